@@ -1,0 +1,1 @@
+"""The engine: the only caller of an adapter's `send`."""

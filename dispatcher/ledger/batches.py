@@ -1,0 +1,374 @@
+"""A batch in work: lease, claim a window, record outcomes, hand back.
+
+The rules of claiming live in these statements. A lease is a compare-and-set on
+`lease_epoch` by the database's clock. Rows are claimed *pending to sending* only while
+the lease is ours and the update still released, and the claim commits before any request
+leaves. Rows found *sending* under an older epoch become *unknown*, never pending.
+Batches are always locked before their rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg.rows import class_row
+
+from channels.contract import Message
+from dispatcher.ledger.connection import Connection
+from dispatcher.ledger.counting import State, counters
+from dispatcher.ledger.updates import message_from
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to send one batch until `until` (database clock), while `epoch` stands."""
+
+    batch_id: int
+    update_id: str
+    epoch: int
+    lane: str
+    adapter: str
+    sender: str
+    drill: bool
+    units: int
+    message: Message
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What became of one claimed delivery.
+
+    `state` is where the row goes; `delay` seconds until the next try if it is *pending*
+    again; `tried` is False if nothing left (no attempt row, the try does not count).
+    """
+
+    id: str
+    state: State
+    outcome: str
+    reason: str
+    detail: str = ""
+    ref: str | None = None
+    delay: float = 0.0
+    tried: bool = True
+
+
+_LEASE = """
+UPDATE batch b SET lease_owner = %(owner)s, lease_epoch = b.lease_epoch + 1,
+    lease_until = now() + make_interval(secs => %(seconds)s)
+FROM release r, incident_update u, incident i, message m
+WHERE b.id = %(batch)s AND b.open AND b.due_at <= now()
+    AND (b.lease_until IS NULL OR b.lease_until <= now())
+    AND r.update_id = b.update_id AND r.audience = b.audience AND r.state = 'released'
+    AND u.id = b.update_id AND i.id = u.incident_id AND m.id = b.message_id
+RETURNING b.id AS batch_id, b.update_id::text, b.lease_epoch AS epoch, b.lane, b.adapter, b.sender,
+    i.drill, i.id::text AS incident_id, u.expires_at, b.pending, b.sending,
+    m.id, m.channel, m.locale, m.parts, m.slots, m.hash, m.units
+"""
+
+
+def lease(conn: Connection, batch_id: int, *, owner: str, seconds: float) -> Lease | None:
+    """Take the batch if it is due, free and released; call inside a transaction.
+
+    A dead predecessor's rows in doubt become *unknown* here.
+    """
+    cursor = conn.execute(_LEASE, {"batch": batch_id, "owner": owner, "seconds": seconds})
+    found = cursor.fetchone()
+    if found is None:
+        return None
+    assert cursor.description is not None
+    row = dict(zip((column.name for column in cursor.description), found, strict=True))
+    if row["sending"]:
+        abandon(conn, batch_id, update_id=row["update_id"])
+    return Lease(
+        batch_id=row["batch_id"],
+        update_id=row["update_id"],
+        epoch=row["epoch"],
+        lane=row["lane"],
+        adapter=row["adapter"],
+        sender=row["sender"],
+        drill=row["drill"],
+        units=row["units"],
+        message=message_from(
+            row, thread=row["incident_id"], sender=row["sender"], expires_at=row["expires_at"]
+        ),
+        pending=row["pending"],
+    )
+
+
+def abandon(conn: Connection, batch_id: int, *, update_id: str) -> int:
+    """Rows still *sending* under a lease that ended become *unknown*, with an attempt each."""
+    row = conn.execute(
+        "WITH held AS (SELECT id, lease_epoch FROM batch WHERE id = %(batch)s FOR UPDATE),"
+        " changed AS (UPDATE delivery d SET state = 'unknown', reason = 'lease_lost',"
+        " changed_at = now() FROM held WHERE d.update_id = %(update)s AND d.batch_id = held.id"
+        " AND d.state = 'sending' RETURNING d.id, d.batch_id, d.attempts, d.epoch),"
+        " tried AS (INSERT INTO attempt (update_id, delivery_id, number, epoch, adapter, outcome,"
+        " reason, detail) SELECT %(update)s, c.id, c.attempts, c.epoch, b.adapter, 'unknown',"
+        " 'lease_lost', 'the worker stopped before the answer was recorded'"
+        " FROM changed c JOIN batch b ON b.id = c.batch_id),"
+        " moved AS (SELECT batch_id, 'sending' AS was_state, 'unknown' AS now_state,"
+        " NULL::timestamptz AS accepted_at FROM changed), "
+        + counters()
+        + " SELECT count(*) FROM changed",
+        {"batch": batch_id, "update": update_id},
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+_RECORD = """
+result AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(states)s::text[], %(outcomes)s::text[],
+        %(reasons)s::text[], %(details)s::text[], %(refs)s::text[], %(delays)s::float8[],
+        %(tried)s::boolean[])
+        AS r(id, state, outcome, reason, detail, ref, delay, tried)
+), recorded AS (
+    UPDATE delivery d SET state = r.state, reason = r.reason, ref = r.ref, changed_at = now(),
+        next_attempt_at = CASE WHEN r.state = 'pending'
+            THEN now() + make_interval(secs => r.delay) END,
+        accepted_at = CASE WHEN r.state = 'accepted' THEN now() END,
+        attempts = d.attempts - CASE WHEN r.tried THEN 0 ELSE 1 END
+    FROM result r
+    WHERE d.update_id = %(update)s AND d.id = r.id AND d.epoch = %(epoch)s
+        AND (d.state = 'sending' OR (d.state = 'unknown' AND r.state = 'accepted'))
+    RETURNING d.id, d.batch_id, d.attempts, OLD.state AS was_state, d.state AS now_state,
+        d.accepted_at
+), tried AS (
+    INSERT INTO attempt (update_id, delivery_id, number, epoch, adapter, outcome, reason, detail,
+        ref, late)
+    SELECT %(update)s, r.id, coalesce(x.attempts, 0), %(epoch)s, %(adapter)s, r.outcome, r.reason,
+        r.detail, r.ref, x.id IS NULL OR x.was_state = 'unknown'
+    FROM result r LEFT JOIN recorded x ON x.id = r.id WHERE r.tried
+)"""
+
+_CLAIM = """
+held AS (
+    SELECT b.id FROM batch b
+    JOIN release r ON r.update_id = b.update_id AND r.audience = b.audience
+    JOIN incident_update u ON u.id = b.update_id
+    JOIN message m ON m.id = b.message_id
+    WHERE b.id = %(batch)s AND b.lease_epoch = %(epoch)s AND b.lease_until > now()
+        AND r.state = 'released' AND m.paused_at IS NULL
+        AND (u.expires_at IS NULL OR u.expires_at > now())
+        AND NOT EXISTS (SELECT FROM breaker k WHERE k.adapter = b.adapter
+            AND k.sender IN ('', b.sender) AND k.probe_at > now())
+    FOR UPDATE OF b
+), chosen AS (
+    SELECT d.id FROM delivery d JOIN held ON held.id = d.batch_id
+    WHERE d.update_id = %(update)s AND d.state = 'pending' AND d.next_attempt_at <= now()
+    ORDER BY d.seq LIMIT %(limit)s FOR UPDATE OF d SKIP LOCKED
+), claimed AS (
+    UPDATE delivery d SET state = 'sending', epoch = %(epoch)s, attempts = d.attempts + 1,
+        changed_at = now()
+    FROM chosen c WHERE d.update_id = %(update)s AND d.id = c.id
+    RETURNING d.id, d.batch_id, d.seq, d.recipient_id, d.contact_point_id, d.attempts
+)"""
+
+_RENEW = """,
+    lease_until = CASE WHEN b.id = %(batch)s AND b.lease_epoch = %(epoch)s
+        THEN now() + make_interval(secs => %(seconds)s) ELSE b.lease_until END"""
+
+_WINDOW = (
+    f"WITH {_RECORD}, {_CLAIM}, moved AS ("
+    " SELECT batch_id, was_state, now_state, accepted_at FROM recorded"
+    " UNION ALL SELECT batch_id, 'pending', 'sending', NULL FROM claimed), "
+    + counters(_RENEW)
+    + " SELECT c.id::text, c.attempts, p.sealed, p.lookup, x.kind IS NOT NULL AS suppressed,"
+    " r.name, r.ref, p.kind"
+    " FROM claimed c JOIN contact_point p ON p.id = c.contact_point_id"
+    " LEFT JOIN recipient r ON r.id = c.recipient_id AND %(names)s"
+    " LEFT JOIN suppression x ON x.kind = p.kind AND x.lookup = p.lookup ORDER BY c.seq"
+)
+
+_REPORT = (
+    f"WITH {_RECORD}, moved AS (SELECT batch_id, was_state, now_state, accepted_at FROM recorded), "
+    + counters(_RENEW)
+    + " SELECT count(*) FROM recorded"
+)
+
+
+def _arrays(records: Sequence[Record]) -> dict[str, Any]:
+    return {
+        "ids": [record.id for record in records],
+        "states": [record.state.value for record in records],
+        "outcomes": [record.outcome for record in records],
+        "reasons": [record.reason for record in records],
+        "details": [record.detail for record in records],
+        "refs": [record.ref for record in records],
+        "delays": [record.delay for record in records],
+        "tried": [record.tried for record in records],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claimed delivery, its contact still sealed; the sending worker alone opens it.
+
+    `name` and `ref` (the recipient's own id) are there only if the message has that slot.
+    """
+
+    id: str
+    attempts: int
+    sealed: bytes = field(repr=False)
+    lookup: bytes = field(repr=False)
+    suppressed: bool
+    name: bytes | None = field(repr=False)
+    ref: str | None
+    kind: str
+
+
+def window(
+    conn: Connection, held: Lease, records: Sequence[Record], *, limit: int, seconds: float
+) -> list[Claim]:
+    """Record the last window's outcomes and claim the next rows, in one statement.
+
+    Claims nothing if the lease is lost, the audience is stopped, the message paused, the
+    update expired or the adapter's breaker open; outcomes are recorded all the same, as
+    late evidence where the lease is no longer ours.
+    """
+    with conn.cursor(row_factory=class_row(Claim)) as cursor:
+        cursor.execute(
+            _WINDOW.encode(),
+            _arrays(records)
+            | {
+                "batch": held.batch_id,
+                "update": held.update_id,
+                "epoch": held.epoch,
+                "adapter": held.adapter,
+                "limit": limit,
+                "seconds": seconds,
+                "names": "name" in held.message.slots,
+            },
+        )
+        return cursor.fetchall()
+
+
+def report(conn: Connection, held: Lease, records: Sequence[Record], *, seconds: float) -> int:
+    """Record outcomes alone; returns how many rows they moved."""
+    row = conn.execute(
+        _REPORT.encode(),
+        _arrays(records)
+        | {
+            "batch": held.batch_id,
+            "update": held.update_id,
+            "epoch": held.epoch,
+            "adapter": held.adapter,
+            "seconds": seconds,
+        },
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def hand_back(conn: Connection, held: Lease, *, park: float = 0.0) -> float | None:
+    """End the lease; returns seconds until the batch is due again, None if it is not.
+
+    `park` is how long the sender's pace asks to wait. A breaker that is open parks it too.
+    """
+    row = conn.execute(
+        "WITH next AS (SELECT min(next_attempt_at) AS at FROM delivery"
+        " WHERE update_id = %(update)s AND batch_id = %(batch)s AND state = 'pending'),"
+        " closed AS (SELECT max(probe_at) AS at FROM breaker WHERE adapter = %(adapter)s"
+        " AND sender IN ('', %(sender)s))"
+        " UPDATE batch b SET lease_owner = NULL, lease_until = NULL, due_at = CASE"
+        " WHEN next.at IS NULL THEN NULL ELSE"
+        " greatest(next.at, closed.at, now() + make_interval(secs => %(park)s)) END"
+        " FROM next, closed WHERE b.id = %(batch)s AND b.lease_epoch = %(epoch)s"
+        " RETURNING extract(epoch FROM b.due_at - now())::float8",
+        {
+            "update": held.update_id,
+            "batch": held.batch_id,
+            "epoch": held.epoch,
+            "adapter": held.adapter,
+            "sender": held.sender,
+            "park": park,
+        },
+    ).fetchone()
+    return None if row is None or row[0] is None else max(0.0, float(row[0]))
+
+
+def thread_refs(
+    conn: Connection, held: Lease, contact_lookups: Sequence[bytes]
+) -> Mapping[bytes, str]:
+    """The latest accepted post of this incident per account, for replies in a thread."""
+    rows = conn.execute(
+        "SELECT DISTINCT ON (p.lookup) p.lookup, d.ref FROM delivery d"
+        " JOIN contact_point p ON p.id = d.contact_point_id"
+        " WHERE p.lookup = ANY(%s) AND d.channel = %s AND d.state IN ('accepted', 'delivered')"
+        " AND d.update_id IN (SELECT o.id FROM incident_update o JOIN incident_update u"
+        "   ON u.incident_id = o.incident_id WHERE u.id = %s AND o.id < u.id)"
+        " ORDER BY p.lookup, d.update_id DESC",
+        (list(contact_lookups), held.message.channel, held.update_id),
+    ).fetchall()
+    return {bytes(row[0]): row[1] for row in rows}
+
+
+def open_breaker(
+    conn: Connection, *, adapter: str, sender: str, reason: str, detail: str, seconds: float
+) -> None:
+    """Nothing more goes out by this adapter and sender until `seconds` from now."""
+    conn.execute(
+        "INSERT INTO breaker (adapter, sender, reason, detail, opened_at, probe_at)"
+        " VALUES (%(adapter)s, %(sender)s, %(reason)s, %(detail)s, now(),"
+        " now() + make_interval(secs => %(seconds)s))"
+        " ON CONFLICT (adapter, sender) DO UPDATE SET reason = EXCLUDED.reason,"
+        " detail = EXCLUDED.detail, probe_at = EXCLUDED.probe_at",
+        {
+            "adapter": adapter,
+            "sender": sender,
+            "reason": reason,
+            "detail": detail,
+            "seconds": seconds,
+        },
+    )
+
+
+def close_breaker(conn: Connection, *, adapter: str, sender: str) -> bool:
+    """An acceptance proves that the adapter works again; True if it was open."""
+    return (
+        conn.execute(
+            "DELETE FROM breaker WHERE adapter = %s AND sender = %s", (adapter, sender)
+        ).rowcount
+        > 0
+    )
+
+
+def breakers(conn: Connection) -> list[dict[str, Any]]:
+    """Open breakers: adapter, sender, reason, detail, opened_at, probe_at."""
+    cursor = conn.execute(
+        "SELECT adapter, sender, reason, detail, opened_at, probe_at FROM breaker ORDER BY 1, 2"
+    )
+    names = [column.name for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def refused_recipients(conn: Connection, message_id: int) -> int:
+    """How many distinct people this message's content was refused for."""
+    row = conn.execute(
+        "SELECT count(DISTINCT d.recipient_id) FROM delivery d JOIN batch b ON b.id = d.batch_id"
+        " WHERE b.message_id = %s AND d.state = 'failed' AND d.reason IN ('content', 'too_long',"
+        " 'duplicate_content') AND d.update_id = (SELECT update_id FROM message WHERE id = %s)",
+        (message_id, message_id),
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def pause_message(conn: Connection, message_id: int, *, paused: bool) -> None:
+    """Hold back, or let go, what is unsent of one message."""
+    conn.execute(
+        "UPDATE message SET paused_at = CASE WHEN %s THEN coalesce(paused_at, now()) END"
+        " WHERE id = %s",
+        (paused, message_id),
+    )
+
+
+def suppress(
+    conn: Connection, rows: Sequence[tuple[str, bytes]], *, reason: str, source: str
+) -> None:
+    """Suppress contact points (kind, lookup) that a provider says can never receive."""
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO suppression (kind, lookup, hint, reason, source)"
+            " SELECT kind, lookup, hint, %s, %s FROM contact_point WHERE kind = %s AND lookup = %s"
+            " ON CONFLICT DO NOTHING",
+            [(reason, source, kind, lookup) for kind, lookup in rows],
+        )

@@ -1,0 +1,162 @@
+"""The way to PostgreSQL: a pool, transactions, and what runs after a commit.
+
+Owns connections and nothing of the tables. Statement text and parameters never reach
+an exception here: psycopg's own errors carry the server's message, and the server is
+told to be terse (no row, no parameters).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg.rows import TupleRow
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from dispatcher.ledger import migrations
+
+Connection = psycopg.Connection[TupleRow]
+
+
+class LedgerAway(Exception):
+    """The database cannot be reached now; nothing was written. Try again shortly."""
+
+
+class SchemaTooOld(Exception):
+    """The schema is older than this release: `dispatcher migrate` mends it."""
+
+
+class WrongInstallation(Exception):
+    """The ledger belongs to another mode or another master key."""
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One unit of work. `after_commit` callbacks run once the work is durable.
+
+    A callback must not fail the caller: what it starts is also found by the sweep.
+    """
+
+    conn: Connection
+    _after: list[Callable[[], object]] = field(default_factory=list)
+
+    def after_commit(self, callback: Callable[[], object]) -> None:
+        self._after.append(callback)
+
+    def run_after_commit(self) -> None:
+        for callback in self._after:
+            callback()
+
+
+class Ledger:
+    """PostgreSQL as the engine sees it. `size` bounds the connections of this process.
+
+    Raises `LedgerAway` from `transaction` and `read` when the database cannot be
+    reached or goes away underway.
+    """
+
+    def __init__(self, database_url: str, *, size: int = 8, patience: float = 5.0) -> None:
+        self.database_url = database_url
+        self._pool: ConnectionPool[Connection] = ConnectionPool(
+            database_url,
+            min_size=1,
+            max_size=size,
+            timeout=patience,
+            open=False,
+            reconnect_timeout=600.0,
+            check=ConnectionPool.check_connection,
+            configure=_configure,
+            name="ledger",
+        )
+        self._open = False
+
+    def open(self) -> "Ledger":
+        """Start connecting in the background; the first use waits for a connection."""
+        if not self._open:
+            self._pool.open(wait=False)
+            self._open = True
+        return self
+
+    def close(self) -> None:
+        if self._open:
+            self._pool.close(timeout=5.0)
+            self._open = False
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Commit on leaving, roll back on any exception, then run the callbacks."""
+        with self._connection() as conn, conn.transaction():
+            work = Transaction(conn)
+            yield work
+        work.run_after_commit()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection outside a transaction, for single statements that read."""
+        with self._connection() as conn:
+            yield conn
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        self.open()
+        try:
+            with self._pool.connection() as conn:
+                yield conn
+        except (PoolTimeout, psycopg.OperationalError) as error:
+            if isinstance(error, PoolTimeout) or _lost(error):
+                raise LedgerAway("the database cannot be reached") from None
+            raise
+
+    def check_schema(self) -> None:
+        """Raise `SchemaTooOld` unless the schema is this release's or newer."""
+        with self.read() as conn:
+            found = conn.execute("SELECT to_regclass('alembic_version')").fetchone()
+            revision = None
+            if found is not None and found[0] is not None:
+                row = conn.execute("SELECT version_num FROM alembic_version").fetchone()
+                revision = row[0] if row else None
+        if revision is None or (revision != migrations.head() and migrations.known(revision)):
+            raise SchemaTooOld(
+                f"the database's schema is at {revision or 'nothing'}, this release needs"
+                f" {migrations.head()}: run `dispatcher migrate`"
+            )
+
+    def record_installation(self, *, mode: str, key_fingerprint: str) -> None:
+        """Record mode and master key at first start. Raises `WrongInstallation` on a mismatch."""
+        with self.transaction() as work:
+            work.conn.execute(
+                "INSERT INTO installation (mode, key_fingerprint) VALUES (%s, %s)"
+                " ON CONFLICT DO NOTHING",
+                (mode, key_fingerprint),
+            )
+            row = work.conn.execute("SELECT mode, key_fingerprint FROM installation").fetchone()
+        assert row is not None
+        if row[0] != mode:
+            raise WrongInstallation(
+                f"this ledger was started in {row[0]} mode and refuses {mode} mode:"
+                " use another database for it"
+            )
+        if row[1] != key_fingerprint:
+            raise WrongInstallation(
+                "the master key is not the one this ledger's contacts were sealed with"
+            )
+
+
+def _configure(conn: Connection) -> None:
+    conn.autocommit = True
+    conn.prepare_threshold = 3
+    with conn.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'")
+        cursor.execute("SET idle_in_transaction_session_timeout = '5min'")
+
+
+def _lost(error: psycopg.OperationalError) -> bool:
+    """Whether the connection is gone, as against a statement that was refused."""
+    return error.sqlstate is None or error.sqlstate[:2] in ("08", "57")
+
+
+def one(row: TupleRow | None) -> Any:
+    """The first column of a row that must be there."""
+    assert row is not None
+    return row[0]

@@ -1,0 +1,150 @@
+"""Incidents and their facts as stored."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from psycopg.rows import dict_row
+
+from dispatcher.incidents import Fact, Incident, NewFact, NewIncident
+from dispatcher.ledger.connection import Connection, one
+
+_COLUMNS = (
+    "id::text, number, title, summary, severity, services, regions, started_at, zone, drill,"
+    " status, created_at, resolved_at"
+)
+
+
+def insert(conn: Connection, new: NewIncident, *, created_by: str) -> Incident:
+    """Store a new open incident; its number is the next one."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            "INSERT INTO incident (title, summary, severity, services, regions, started_at, zone,"
+            " drill, created_by) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            f" RETURNING {_COLUMNS}",
+            (
+                new.title,
+                new.summary,
+                new.severity.value,
+                list(new.services),
+                list(new.regions),
+                new.started_at,
+                new.zone,
+                new.drill,
+                created_by,
+            ),
+        )
+        row = cursor.fetchone()
+    assert row is not None
+    return Incident.model_validate(row)
+
+
+def get(conn: Connection, incident: str, *, lock: bool = False) -> Incident | None:
+    """By id or by reference (`INC-0042`). `lock` serialises those who change it."""
+    number = incident[4:] if incident.upper().startswith("INC-") else ""
+    where, value = ("number", int(number)) if number.isdecimal() else ("id::text", incident)
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            f"SELECT {_COLUMNS} FROM incident WHERE {where} = %s" + (" FOR UPDATE" if lock else ""),
+            (value,),
+        )
+        row = cursor.fetchone()
+    return Incident.model_validate(row) if row else None
+
+
+def listed(
+    conn: Connection, *, status: str | None, before: int | None, limit: int
+) -> list[Incident]:
+    """Newest first; `before` is the number of the last one seen."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            f"SELECT {_COLUMNS} FROM incident"
+            " WHERE (%(status)s::text IS NULL OR status = %(status)s)"
+            " AND (%(before)s::bigint IS NULL OR number < %(before)s)"
+            " ORDER BY number DESC LIMIT %(limit)s",
+            {"status": status, "before": before, "limit": limit},
+        )
+        return [Incident.model_validate(row) for row in cursor.fetchall()]
+
+
+def similar_open(conn: Connection, new: NewIncident) -> Incident | None:
+    """An open incident with the same services and a region in common, if there is one.
+
+    Drills and real incidents are never similar. Regions meet when one lies within the
+    other; an empty list is everywhere.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            f"SELECT {_COLUMNS} FROM incident WHERE status = 'open' AND drill = %(drill)s"
+            " AND services @> %(services)s AND services <@ %(services)s"
+            " AND (cardinality(regions) = 0 OR cardinality(%(regions)s::text[]) = 0 OR EXISTS ("
+            "   SELECT FROM unnest(regions) ours, unnest(%(regions)s::text[]) theirs"
+            "   WHERE ours = theirs OR starts_with(ours, theirs || '-')"
+            "     OR starts_with(theirs, ours || '-')))"
+            " ORDER BY number DESC LIMIT 1",
+            {"drill": new.drill, "services": list(new.services), "regions": list(new.regions)},
+        )
+        row = cursor.fetchone()
+    return Incident.model_validate(row) if row else None
+
+
+def set_status(conn: Connection, incident_id: str, status: str) -> None:
+    conn.execute(
+        "UPDATE incident SET status = %(status)s,"
+        " resolved_at = CASE WHEN %(status)s = 'resolved' THEN now() END WHERE id = %(id)s",
+        {"status": status, "id": incident_id},
+    )
+
+
+def add_facts(
+    conn: Connection, facts: Sequence[NewFact], *, incident_id: str, update_id: str
+) -> list[str]:
+    """Append facts in order; returns their ids."""
+    return [
+        one(
+            conn.execute(
+                "INSERT INTO fact (incident_id, update_id, stated) VALUES (%s, %s, %s)"
+                " RETURNING id::text",
+                (incident_id, update_id, fact.model_dump_json()),
+            ).fetchone()
+        )
+        for fact in facts
+    ]
+
+
+def withdraw_facts(
+    conn: Connection, fact_ids: Sequence[str], *, incident_id: str, update_id: str
+) -> list[str]:
+    """Mark facts of this incident withdrawn; returns those that were live until now."""
+    rows = conn.execute(
+        "UPDATE fact SET withdrawn_by = %s WHERE incident_id = %s AND id::text = ANY(%s)"
+        " AND withdrawn_by IS NULL RETURNING id::text",
+        (update_id, incident_id, list(fact_ids)),
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def facts(conn: Connection, incident_id: str) -> list[Fact]:
+    """All facts in the order stated, those of withdrawn updates left out.
+
+    A fact taken back by an update that was itself withdrawn stands again.
+    """
+    rows = conn.execute(
+        "SELECT f.id::text, f.stated, f.update_id::text,"
+        " CASE WHEN w.withdrawn_at IS NULL THEN f.withdrawn_by::text END"
+        " FROM fact f JOIN incident_update u ON u.id = f.update_id"
+        " LEFT JOIN incident_update w ON w.id = f.withdrawn_by"
+        " WHERE f.incident_id = %s AND u.withdrawn_at IS NULL ORDER BY f.seq",
+        (incident_id,),
+    ).fetchall()
+    return [
+        Fact.model_validate(
+            {"id": row[0], "stated": row[1], "update_id": row[2], "withdrawn_by": row[3]}
+        )
+        for row in rows
+    ]
+
+
+def as_json(value: Any) -> str:
+    """JSON text for a jsonb column."""
+    return orjson.dumps(value).decode()

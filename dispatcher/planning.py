@@ -1,0 +1,214 @@
+"""A released update becomes deliveries: who, by which contact point, with which message.
+
+Owns the question that is put to the ledger; the answer is set-based SQL there. A plan is
+re-runnable: an audience is planned once, in one transaction per lane, and urgent lanes
+leave while bulk is still being planned.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from channels.contract import ContactKind
+from dispatcher.audiences import Lane, Organisation, Packs, Reach, Scope
+from dispatcher.incidents import Incident, Phase
+from dispatcher.ledger import incidents, plans, selection, updates
+from dispatcher.ledger.connection import Connection, Ledger
+
+log = structlog.get_logger(__name__)
+
+LANE_ORDER = (Lane.URGENT.value, Lane.NORMAL.value, Lane.BULK.value)
+
+# A token reaches a locked phone, a stored inbox only an open app: the first that a
+# recipient has is used.
+KIND_ORDER: Mapping[str, tuple[str, ...]] = {
+    "sms": (ContactKind.PHONE.value,),
+    "email": (ContactKind.EMAIL.value,),
+    "social": (ContactKind.X_ACCOUNT.value,),
+    "push": (ContactKind.FCM_TOKEN.value, ContactKind.INBOX.value),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A configured adapter: what it is called, which channel and kind it serves."""
+
+    adapter: str
+    channel: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """For one update: the audiences it names, those to plan now, and what came before."""
+
+    named: tuple[str, ...]
+    due: tuple[str, ...]
+    earlier: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
+
+
+def rules(packs: Packs) -> tuple[selection.Rule, ...]:
+    """Every audience as a rule of the selection."""
+    return tuple(
+        selection.Rule(
+            name=audience.name,
+            rank=audience.rank,
+            segments=audience.segments,
+            tags=audience.tags,
+            also_tags=audience.also_tags,
+            everyone=audience.scope is Scope.EVERYONE,
+            first=audience.reach is Reach.FIRST,
+        )
+        for audience in packs.audiences.values()
+    )
+
+
+def steps(packs: Packs, routes: Iterable[Route]) -> tuple[selection.Step, ...]:
+    """Every way of every audience; a kind that nothing serves has no adapter."""
+    serving: dict[tuple[str, str], str] = {}
+    for route in routes:
+        serving.setdefault((route.channel, route.kind), route.adapter)
+    return tuple(
+        selection.Step(
+            audience=audience.name,
+            step=number,
+            channel=step.channel,
+            kind_order=order,
+            kind=kind,
+            adapter=serving.get((step.channel, kind), ""),
+        )
+        for audience in packs.audiences.values()
+        for number, step in enumerate(audience.channels)
+        for order, kind in enumerate(KIND_ORDER[step.channel])
+    )
+
+
+def senders(organisation: Organisation) -> tuple[selection.Sending, ...]:
+    """Each channel's senders by country; the default one has none."""
+    return tuple(
+        selection.Sending(
+            channel=channel,
+            country="" if country == "default" else country,
+            sender=sender.value,
+        )
+        for channel, by_country in organisation.senders.items()
+        for country, sender in by_country.items()
+    )
+
+
+class Planner:
+    """Plans released updates. `send` names batches (id, lane) to the workers after each commit."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        packs: Packs,
+        *,
+        routes: Sequence[Route],
+        drill_routes: Sequence[Route],
+        send: Callable[[Sequence[tuple[int, str]]], object],
+        batch_size: int = 1_000,
+    ) -> None:
+        self._ledger = ledger
+        self._packs = packs
+        self._routes = routes
+        self._drill_routes = drill_routes
+        self._send = send
+        self._batch_size = batch_size
+
+    def question(
+        self,
+        incident: Incident,
+        *,
+        incident_id: str | None,
+        update_id: str | None,
+        phase: Phase,
+        aim: Aim,
+        wordings: Iterable[selection.Wording],
+    ) -> selection.Question:
+        """What to ask the ledger for one update, planned or previewed."""
+        return selection.Question(
+            incident_id=incident_id,
+            update_id=update_id,
+            services=incident.services,
+            regions=incident.regions,
+            named=aim.named,
+            due=aim.due,
+            earlier=aim.earlier,
+            withdrawn=aim.withdrawn,
+            spare_untold=phase is Phase.RESOLVED and bool(aim.earlier),
+            default_locale=self._packs.organisation.default_locale,
+            rules=rules(self._packs),
+            steps=steps(self._packs, self._drill_routes if incident.drill else self._routes),
+            senders=senders(self._packs.organisation),
+            wordings=tuple(wordings),
+        )
+
+    def plan(self, update_id: str) -> int:
+        """Plan what is released and not yet planned; returns the batches made."""
+        made = 0
+        for lane in LANE_ORDER:
+            with self._ledger.transaction() as work:
+                queued = self._plan_lane(work.conn, update_id, lane)
+                if queued:
+                    named = [(batch.batch_id, batch.lane) for batch in queued]
+                    work.after_commit(partial(self._send, named))
+                    made += len(queued)
+        return made
+
+    def _plan_lane(self, conn: Connection, update_id: str, lane: str) -> list[plans.Queued]:
+        update = updates.get(conn, update_id)
+        if update is None or not any(due.lane == lane for due in plans.due(conn, update_id)):
+            return []
+        if not plans.try_lock(conn, update.incident_id):
+            return []
+        # Asked again under the lock: another planner may have been faster.
+        due = tuple(d.audience for d in plans.due(conn, update_id) if d.lane == lane)
+        if not due:
+            return []
+        incident = incidents.get(conn, update.incident_id)
+        assert incident is not None
+        earlier = tuple(plans.earlier_updates(conn, incident.id, update_id))
+        question = self.question(
+            incident,
+            incident_id=incident.id,
+            update_id=update_id,
+            phase=Phase(update.phase),
+            aim=Aim(
+                named=tuple(update.audiences),
+                due=due,
+                earlier=earlier,
+                withdrawn=tuple(update.withdraws) if update.phase == Phase.CORRECTION else (),
+            ),
+            wordings=(
+                selection.Wording(
+                    audience=row["audience"],
+                    channel=row["channel"],
+                    locale=row["locale"],
+                    id=row["id"],
+                )
+                for row in updates.messages(conn, update_id)
+            ),
+        )
+        selection.select(conn, question)
+        queued = plans.insert(
+            conn,
+            incident_id=incident.id,
+            update_id=update_id,
+            lane=lane,
+            batch_size=self._batch_size,
+        )
+        superseded = plans.supersede(conn, earlier=earlier)
+        plans.mark_planned(conn, update_id, due)
+        log.info(
+            "planned",
+            update=update_id,
+            lane=lane,
+            audiences=list(due),
+            batches=len(queued),
+            superseded=superseded,
+        )
+        return queued

@@ -1,0 +1,1 @@
+"""Keys, sealing and rights: pure, no SQL and no files."""
