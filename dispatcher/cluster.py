@@ -96,7 +96,9 @@ def prepare(folder: Path) -> Cluster:
             )
         home = folder / "postgres"
         home.mkdir(mode=0o700, exist_ok=True)
-        cluster = Cluster(home, package / "pginstall" / "bin", _short_folder(folder), None)
+        cluster = Cluster(
+            home, package / "pginstall" / "bin", _private(socket_folder(folder)), None
+        )
     if not cluster.data.exists():
         _initdb(cluster, secret(folder / "postgres.password"))
     sockets = str(cluster.sockets).replace("'", "''")
@@ -249,18 +251,22 @@ def _run_as(uid: int | None, argv: list[str], cwd: Path) -> None:
         raise EmbeddedError(f"{Path(argv[0]).name} failed: {result.stdout[-1000:]}")
 
 
-def _short_folder(folder: Path) -> Path:
-    """A private folder for the socket, in the data folder unless its path is too long."""
+def socket_folder(folder: Path) -> Path:
+    """Where the socket of a normal user's cluster is: in the data folder unless that is too deep."""
     run = folder / "run"
+    if len(os.fsencode(run / _SOCKET_NAME)) <= SOCKET_LIMIT:
+        return run
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()
-    if len(os.fsencode(run / _SOCKET_NAME)) > SOCKET_LIMIT:
-        run = Path(tempfile.gettempdir()) / f"outage-{os.geteuid()}-{digest[:12]}"
+    return Path(tempfile.gettempdir()) / f"outage-{os.geteuid()}-{digest[:12]}"
+
+
+def _private(folder: Path) -> Path:
     with contextlib.suppress(FileExistsError):
-        run.mkdir(mode=0o700)
-    found = run.lstat()
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise EmbeddedError(f"{run} is not a private folder of this user: remove it")
-    return run
+        raise EmbeddedError(f"{folder} is not a private folder of this user: remove it")
+    return folder
 
 
 def _make(path: Path) -> None:

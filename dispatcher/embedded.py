@@ -35,7 +35,16 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from dispatcher import supervisor
-from dispatcher.cluster import SERVER_ENV, Cluster, EmbeddedError, prepare, secret, wheel, write
+from dispatcher.cluster import (
+    SERVER_ENV,
+    Cluster,
+    EmbeddedError,
+    prepare,
+    secret,
+    socket_folder,
+    wheel,
+    write,
+)
 from dispatcher.supervisor import Child
 
 __all__ = ["Addresses", "EmbeddedError", "Service", "Stack", "attach", "discard", "launch"]
@@ -338,10 +347,10 @@ def discard(data_dir: Path) -> None:
         home = Path(json.loads((folder / "postgres.json").read_text())["home"])
         if (home / "owner").read_text() == str(folder):  # not the original of a copied folder
             shutil.rmtree(home)
-    for name in ("postgres", "valkey", "run", "log"):
+    for name in ("postgres", "valkey", "log", socket_folder(folder)):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for path in (*folder.glob("postgres.*"), *folder.glob("valkey.*"), folder / "lock"):
-        path.unlink()
+    for name in ("postgres.json", "postgres.password", "valkey.conf", "stack.json", "lock"):
+        (folder / name).unlink(missing_ok=True)
     os.close(lock)
 
 

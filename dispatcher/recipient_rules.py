@@ -89,7 +89,10 @@ _MAX_CACHED = 64
 
 _MISSING = ("missing", "the value is missing")
 _WRONG: Mapping[str, tuple[str, str]] = {
-    "id": ("bad_id", "an id has 1 to 128 letters, digits or . _ : - and starts with neither mark"),
+    "id": (
+        "bad_id",
+        "an id has 1 to 128 letters, digits or . _ : - and starts with a letter or digit",
+    ),
     "name": ("bad_name", f"a name has at most {MAX_NAME_CHARS} characters, none of them hidden"),
     "locale": ("unknown_locale", "not a language this installation knows, like en or en-US"),
     "segment": ("unknown_segment", "not one of the installation's segments"),

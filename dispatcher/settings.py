@@ -54,13 +54,23 @@ class Settings(BaseModel):
     port: int = Field(default=8000, ge=1, le=65535, description="the API's port, or the next free")
     batch_size: int = Field(default=1_000, ge=1, le=10_000, description="deliveries in a batch")
     lease: float = Field(default=60.0, ge=20, le=600, description="how long a batch is held")
+    api_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s/]+/?$",
+        description="the API that the command line speaks to; empty: as written in the data folder",
+    )
+    api_key: SecretStr | None = Field(
+        default=None, description="the command line's key; empty: operator.key of the data folder"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
     channels: dict[str, dict[str, str]] = Field(
         default={}, repr=False, description="adapter settings by adapter and field"
     )
 
-    def secret(self, name: Literal["database_url", "broker_url", "master_key"]) -> str | None:
+    def secret(
+        self, name: Literal["database_url", "broker_url", "master_key", "api_key"]
+    ) -> str | None:
         value: SecretStr | None = getattr(self, name)
         return value.get_secret_value() if value is not None else None
 

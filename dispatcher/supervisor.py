@@ -216,7 +216,6 @@ class Supervisor:
                     if child.name in self._kept:
                         self._stop([self._kept[child.name]])
                     self._kept[child.name] = Kept(child)
-                    _remove_ready_file(child)  # now: the start may have to wait for leftovers
                 self._turn()
             case "drop":
                 self._stop([self._kept[name] for name in request["names"]])
@@ -296,7 +295,8 @@ def start(child: Child) -> subprocess.Popen[bytes]:
 
     Raises OSError or subprocess.SubprocessError when it cannot be started.
     """
-    _remove_ready_file(child)
+    if child.ready_file:
+        Path(child.ready_file).unlink(missing_ok=True)
     for path in map(Path, child.pid_files):
         if _is_stale(path, child):
             path.unlink()
@@ -331,11 +331,6 @@ def start(child: Child) -> subprocess.Popen[bytes]:
             preexec_fn=prepare,
             **identity,
         )
-
-
-def _remove_ready_file(child: Child) -> None:
-    if child.ready_file:
-        Path(child.ready_file).unlink(missing_ok=True)
 
 
 def open_log(path: Path) -> Any:

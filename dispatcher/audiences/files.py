@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import time, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from zoneinfo import available_timezones
@@ -51,8 +52,13 @@ def _span(value: object) -> object:
     raise ValueError("must be a span of time such as 90s, 20m, 2h or 1d")
 
 
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
 def _zone(value: object) -> object:
-    if value not in available_timezones():
+    if value not in _zones():
         raise ValueError("is no time zone of the tz database")
     return value
 
@@ -194,7 +200,7 @@ def line_of(text: str, path: Sequence[str | int]) -> int:
 
     A path is what pydantic calls a location: names of tables and keys, and places in lists.
     """
-    names = [str(part) for part in path]
+    names = [str(part) for part in path if part != "[key]"]
     best, depth, here, counts = 1, 0, list[str](), dict[str, int]()
     for number, line in enumerate(text.splitlines(), start=1):
         if header := re.match(r"\s*(\[{1,2})\s*([^\[\]]+?)\s*\]", line):
@@ -208,6 +214,8 @@ def line_of(text: str, path: Sequence[str | int]) -> int:
             where = here + [part.strip("\"'") for part in key[1].split(".")]
         else:
             continue
+        if names and where[: len(names)] == names:
+            return number
         if len(where) > depth and names[: len(where)] == where:
             best, depth = number, len(where)
     return best

@@ -129,4 +129,10 @@ PLACES = (
     *("Harrow Creek", "Ironwood", "Juniper", "Kingsbury", "Larkspur", "Millbrook", "Northfield"),
     *("Oakhurst", "Pinecrest", "Quarry Bay", "Riverbend", "Stonebridge", "Thornton", "Westlake"),
 )
-CENTRES = ("911 Center", "Emergency Dispatch", "Fire Rescue", "Ambulance Service", "Sheriff")
+CENTRES = (
+    "Emergency Call Center",
+    "Emergency Dispatch",
+    "Fire Rescue",
+    "Ambulance Service",
+    "Sheriff",
+)

@@ -227,7 +227,10 @@ class _Directory:
         if segment == "enterprise":
             tags = ("business",)
         elif segment == "emergency_service":
-            tags = ("psap",) if "911" in name or "Dispatch" in name else ("firstnet",)
+            answers_calls = "Call" in name or "Dispatch" in name
+            tags = ("psap",) if answers_calls else ("first_responder",)
+            if not answers_calls and self._country.responder_tag:
+                tags = (self._country.responder_tag,)
         return Person(
             id=f"{self._country.code.lower()}-{index:06d}",
             name=name,
@@ -276,9 +279,8 @@ class _Directory:
             account = roll()
             if account < 0.12 / 0.95:
                 tags.append("prepaid")
-            elif account > 0.996:
-                # A responder's own subscription on the network kept for them.
-                tags.append("firstnet")
+            elif account > 0.996 and self._country.responder_tag:
+                tags.append(self._country.responder_tag)
         return services, tuple(tags)
 
     def _contacts(self, index: int, segment: str, local: str) -> tuple[str, str, str, str]:

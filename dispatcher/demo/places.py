@@ -43,13 +43,17 @@ class Draw(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Country:
-    """One operator's country. `cultures` is by language; `bodies` are (name, region)."""
+    """One operator's country. `cultures` is by language; `bodies` are (name, region).
+
+    `responder_tag` marks first responders' own subscriptions, where a network is kept for them.
+    """
 
     code: str
     regions: Draw[str]
     locales: Draw[str]
     cultures: Mapping[str, Draw[Culture]]
     bodies: tuple[tuple[str, str], ...]
+    responder_tag: str = ""
 
 
 _STATES = """
@@ -92,6 +96,7 @@ def _american_regions() -> Iterable[tuple[str, float]]:
 
 UNITED_STATES = Country(
     code="US",
+    responder_tag="firstnet",
     regions=Draw(_american_regions()),
     locales=Draw(
         [

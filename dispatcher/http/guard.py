@@ -11,6 +11,10 @@ from dispatcher.http.problems import HttpProblem
 MAX_BODY_BYTES = 1_000_000
 """The largest body of a JSON call; a stream of recipients is not one."""
 
+MAX_DRAINED_BYTES = 16_000_000
+"""How much of a body that is too large is read, and dropped, so that its sender, who may
+listen only once everything is sent, gets an answer and not a broken connection."""
+
 
 class JsonRoute(APIRoute):
     """A route whose body, if it has one, is JSON of at most `MAX_BODY_BYTES`."""
@@ -26,27 +30,22 @@ class JsonRoute(APIRoute):
 
 
 async def _admit(request: Request) -> None:
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
-        raise _too_large()
     blocks: list[bytes] = []
     size = 0
     async for block in request.stream():
         size += len(block)
-        if size > MAX_BODY_BYTES:
-            raise _too_large()
-        blocks.append(block)
+        if size <= MAX_BODY_BYTES:
+            blocks.append(block)
+        elif size > MAX_DRAINED_BYTES:
+            break
+    if size > MAX_BODY_BYTES:
+        raise HttpProblem(
+            "too-large",
+            f"The body may have at most {MAX_BODY_BYTES} bytes.",
+            headers={"Connection": "close"},
+        )
     # Starlette's own cache: whoever asks this request for its body gets it from here.
     request._body = b"".join(blocks)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if size and media_type != "application/json":
         raise HttpProblem("wrong-content-type", "Send the body as application/json.")
-
-
-def _too_large() -> HttpProblem:
-    # The rest is not read: the connection cannot be used again.
-    return HttpProblem(
-        "too-large",
-        f"The body may have at most {MAX_BODY_BYTES} bytes.",
-        headers={"Connection": "close"},
-    )

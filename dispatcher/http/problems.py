@@ -12,6 +12,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from dispatcher.acts import Conflict, Invalid, NotFound, Refused
 from dispatcher.contacts import ContactError
@@ -45,6 +46,28 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "database-away": (503, "The database cannot be reached"),
 }
 """Every kind of problem with its status and title. A conflict's own code stands for `conflict`."""
+
+
+SCHEMA: Mapping[str, Any] = {
+    "title": "Problem",
+    "description": "RFC 9457. `errors` names each wrong field of a request that is not valid.",
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "format": "uri-reference"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["field", "reason"],
+                "properties": {"field": {"type": "string"}, "reason": {"type": "string"}},
+            },
+        },
+    },
+}
 
 
 class HttpProblem(Exception):
@@ -115,6 +138,13 @@ def _validation(error: RequestValidationError) -> Response:
     return invalid(errors_of(found))
 
 
+def _field_behind(problem: Mapping[str, str]) -> str:
+    """Which field of the update a person would change to mend a message."""
+    if problem["code"] in ("text_missing", "unknown_text_slot"):
+        return f"update.texts.{problem['part']}"
+    return "update.facts" if problem["code"] == "fact_missing" else "update"
+
+
 def _refused(error: Refused) -> Response:
     problems = [
         {
@@ -127,7 +157,7 @@ def _refused(error: Refused) -> Response:
         for where, problem in error.problems
     ]
     errors = [
-        {"field": "update", "reason": f"{p['where']} {p['part']}: {p['message']}"} for p in problems
+        {"field": _field_behind(p), "reason": f"{p['where']}: {p['message']}"} for p in problems
     ]
     detail = f"{len(problems)} messages cannot be sent as they are. Nothing was stored."
     return answer("refused", detail, errors=errors, problems=problems)
@@ -164,6 +194,7 @@ def _reused(error: KeyReused) -> Response:
 ANSWERS: Mapping[type[Exception], Callable[[Any], Response]] = {
     HttpProblem: lambda e: answer(e.kind, e.detail, headers=e.headers, **e.members),
     HTTPException: _http,
+    ClientDisconnect: lambda _: answer("bad-request", "The body broke off."),
     RequestValidationError: _validation,
     Invalid: lambda e: invalid(_field_errors(e.errors)),
     Refused: _refused,
@@ -184,7 +215,9 @@ ANSWERS: Mapping[type[Exception], Callable[[Any], Response]] = {
 }
 
 
-def _handler(told: Callable[[Any], Response]) -> Callable[[Request, Exception], Awaitable[Response]]:
+def _handler(
+    told: Callable[[Any], Response],
+) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def handle(request: Request, error: Exception) -> Response:
         return told(error)
 

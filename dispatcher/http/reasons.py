@@ -31,7 +31,12 @@ _PATTERNS: Mapping[str, str] = {
 def errors_of(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One {field, reason} for each distinct thing that pydantic found, in its order."""
     pairs: dict[tuple[str, str], None] = {}
-    for error in found:
+    everything = list(found)
+    for error in everything:
+        if error["type"] == "too_short" and any(
+            _inside(other["loc"], error["loc"]) for other in everything
+        ):
+            continue  # pydantic does not count wrong entries
         field, reason = _field(error["loc"]), _reason(error)
         own = _OWN_FIELD.fullmatch(reason) if error["type"] == "value_error" else None
         if own is not None:
@@ -48,6 +53,10 @@ def invalid_json(found: Sequence[Mapping[str, Any]]) -> int | None:
         if error["type"] == "json_invalid":
             return int(error["loc"][-1])
     return None
+
+
+def _inside(inner: Sequence[int | str], outer: Sequence[int | str]) -> bool:
+    return len(inner) > len(outer) and tuple(inner[: len(outer)]) == tuple(outer)
 
 
 def _field(loc: Sequence[int | str]) -> str:

@@ -149,6 +149,10 @@ def _configure(conn: Connection) -> None:
     with conn.cursor() as cursor:
         cursor.execute("SET TIME ZONE 'UTC'")
         cursor.execute("SET idle_in_transaction_session_timeout = '5min'")
+        # A statement ends when its client is gone, not when it is through.
+        cursor.execute("SET client_connection_check_interval = '2s'")
+        # A selection of a million people lives in temporary tables: in memory, if it fits.
+        cursor.execute("SET temp_buffers = '64MB'")
 
 
 def _lost(error: psycopg.OperationalError) -> bool:

@@ -255,8 +255,9 @@ _LINK = """
 INSERT INTO recipient_contact (recipient_id, contact_point_id)
 SELECT DISTINCT r.id, p.id FROM incoming_contact i JOIN recipient r ON r.ref = i.ref
 JOIN contact_point p ON p.kind = i.kind AND p.lookup = i.lookup
-ON CONFLICT DO NOTHING
 """
+_INCOMING_TYPES = ("text", "bytea", "text", "text", "text", "text", "text", "bytea")
+_CONTACT_TYPES = ("text", "text", "bytea", "bytea", "text", "text")
 
 
 def _merge(conn: Connection, rows: Sequence[RecipientRow]) -> tuple[int, int]:
@@ -273,12 +274,14 @@ def _merge(conn: Connection, rows: Sequence[RecipientRow]) -> tuple[int, int]:
 def _stage(conn: Connection, rows: Sequence[RecipientRow]) -> None:
     conn.execute(_STAGE)
     with conn.cursor() as cursor:
-        with cursor.copy("COPY incoming FROM STDIN") as copy:
+        with cursor.copy("COPY incoming FROM STDIN (FORMAT BINARY)") as copy:
+            copy.set_types(_INCOMING_TYPES)
             for row in rows:
                 services, tags = ";".join(row.services), ";".join(row.tags)
                 fields = (row.ref, row.name, row.locale, row.segment, row.region)
                 copy.write_row((*fields, services, tags, row.row_hash))
-        with cursor.copy("COPY incoming_contact FROM STDIN") as copy:
+        with cursor.copy("COPY incoming_contact FROM STDIN (FORMAT BINARY)") as copy:
+            copy.set_types(_CONTACT_TYPES)
             for row in rows:
                 for c in row.contacts:
                     copy.write_row((row.ref, c.kind, c.lookup, c.sealed, c.hint, c.country))

@@ -203,6 +203,12 @@ JOIN contact_point p ON p.id = c.contact_point_id
 LEFT JOIN suppression x ON x.kind = p.kind AND x.lookup = p.lookup;
 """
 
+_TAKEN = """
+CREATE TEMP TABLE taken ON COMMIT DROP AS
+SELECT contact_point_id, channel FROM delivery
+WHERE update_id = %(update)s::uuid AND contact_point_id IS NOT NULL;
+"""
+
 _CHOICE = """
 CREATE TEMP TABLE choice ON COMMIT DROP AS
 WITH wording AS (
@@ -220,9 +226,6 @@ WITH wording AS (
 ), sender AS (
     SELECT * FROM jsonb_to_recordset(%(senders)s::jsonb)
         AS s(channel text, country text, sender text)
-), taken AS (
-    SELECT contact_point_id, channel FROM delivery
-    WHERE update_id = %(update)s::uuid AND contact_point_id IS NOT NULL
 ), ranked AS (
     SELECT r.*, s.id AS message_id, s.message_locale, t.contact_point_id IS NOT NULL
         OR row_number() OVER (PARTITION BY r.contact_point_id, r.channel
@@ -255,7 +258,8 @@ FROM who w WHERE NOT EXISTS (SELECT FROM reached r WHERE r.recipient_id = w.id);
 
 def select(conn: Connection, question: Question) -> None:
     """Build `who` and `choice` in this transaction's temporary tables."""
-    for table in ("choice", "reached", "way", "told", "carried", "who", "rule"):
+    conn.execute("SET LOCAL work_mem = '128MB'")
+    for table in ("choice", "taken", "reached", "way", "told", "carried", "who", "rule"):
         conn.execute(f"DROP TABLE IF EXISTS pg_temp.{table}")
     values = {
         "incident": question.incident_id,
@@ -280,8 +284,11 @@ def select(conn: Connection, question: Question) -> None:
         _CARRIED if correcting else _WHO,
         _TOLD,
         _WAYS,
+        # The planner knows nothing of a table made a moment ago.
+        "ANALYZE rule, who, told, way",
         _REACHED_BEFORE if correcting else _REACHED,
-        "ANALYZE who, reached, told",
+        _TAKEN,
+        "ANALYZE reached, taken",
         _CHOICE,
     ):
         _run(conn, statement, values)

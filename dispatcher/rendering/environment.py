@@ -15,6 +15,8 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import BlockReference, Context, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from dispatcher.rendering.fitting import may
+
 MAX_OUTPUT = 64 * 1024
 """Characters that one part of a message may grow to."""
 
@@ -71,6 +73,7 @@ class Fence(ImmutableSandboxedEnvironment):
         self.tests = {name: self.tests[name] for name in _TESTS}
         self.filters["cap"] = _cap
         self.filters["unsaid"] = _unsaid
+        self.filters["may"] = may
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "+" and isinstance(left, tuple) and isinstance(right, tuple):

@@ -247,13 +247,13 @@ def _misnamed(renderer: Renderer) -> Iterator[PackProblem]:
     """Files that no lookup would ever find: unknown channel, phase, part or audience."""
     audiences = {*renderer.packs.audiences, "default"}
     for name, file in renderer.sources.files.items():
-        folder, *between, leaf = name.split("/")
+        *above, leaf = name.split("/")
         if leaf.startswith("_"):
             continue
-        if folder not in audiences or len(between) != 1:
+        if len(above) != 2 or above[0] not in audiences:
             yield PackProblem(file, 1, "lies where no message is looked for")
             continue
-        channel = between[0]
+        channel = above[1]
         if channel not in set(Channel):
             yield PackProblem(file, 1, f"unknown channel {channel}")
             continue

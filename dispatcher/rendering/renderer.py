@@ -17,6 +17,7 @@ from channels.text import units
 from dispatcher.audiences import Audience, Organisation, PackProblem, Packs
 from dispatcher.incidents import FactKind, Phase
 from dispatcher.rendering.environment import Fence, Sources, run, tidy
+from dispatcher.rendering.fitting import fitted, room
 from dispatcher.rendering.speech import Speech
 from dispatcher.rendering.statement import TEXT_SLOTS, Rendering, Statement, hashed
 from dispatcher.rendering.vocabulary import Vocabulary, load_vocabularies
@@ -64,7 +65,7 @@ class Texts(dict[str, str]):
         marks = dict(zip(words, self.words, strict=True))
         super().__init__({slot: marks.get(slot, "") for slot in TEXT_SLOTS})
 
-    def put(self, text: str, *, markup: bool) -> str:
+    def put(self, text: str, *, markup: bool = False) -> str:
         for mark, words in self.words.items():
             shown = html.escape(words).replace("\n", "<br>") if markup else words
             text = text.replace(mark, shown)
@@ -189,7 +190,9 @@ class Renderer:
             cache[key] = Speech(words, organisation, statement, audience=audience.name)
         say = cache[key]
         texts = Texts(own_words(statement, place.locale))
-        parts = self._rendered_parts(statement, place, say=say, texts=texts, words=words)
+        parts = self._rendered_parts(
+            statement, place, channel=channel, say=say, texts=texts, words=words
+        )
         message = hashed(
             Message(
                 id=f"{statement.update_id}/{audience.name}/{channel}/{locale}",
@@ -220,6 +223,7 @@ class Renderer:
         statement: Statement,
         place: Place,
         *,
+        channel: str,
         say: Speech,
         texts: Texts,
         words: Vocabulary,
@@ -244,10 +248,11 @@ class Renderer:
                 }
             text = run(self._templates[name], context)
             if part != "html":
-                one_line = part != "text" or "html" not in place.names
-                text = tidy(text, one_line=one_line)
-                if say.drill and part in _MARKED_FOR_DRILL:
-                    text = f"{say.drill} {text}"
+                finish = Finish(
+                    one_line=part != "text" or "html" not in place.names,
+                    drill=say.drill if part in _MARKED_FOR_DRILL else "",
+                )
+                text = fitted(text, room=room(channel, part), finish=finish, shown=texts.put)
             raw[part] = text.strip()
         return {part: texts.put(text, markup=part == "html") for part, text in raw.items()}
 
@@ -295,6 +300,17 @@ class Renderer:
                 yield Problem(
                     Severity.WARNING, "unnamed_region", "", f"{locale} has no name for {region}"
                 )
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Makes a template's output final: tidied, and marked if it is only a drill."""
+
+    one_line: bool
+    drill: str
+
+    def __call__(self, text: str) -> str:
+        return f"{self.drill} {tidy(text, one_line=self.one_line)}".strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,13 +93,8 @@ class Speech:
 
     @cached_property
     def services(self) -> str:
-        names = [self._service(code) for code in self._codes]
+        names = [self._either("services", code) for code in self._codes]
         return self._words.listed(list(dict.fromkeys(names)))
-
-    def _service(self, code: str) -> str:
-        if self._short and self._words.knows("services_short", code):
-            return self._words.name("services_short", code)
-        return self._words.name("services", code)
 
     @cached_property
     def places(self) -> str:
@@ -108,6 +103,8 @@ class Speech:
         return self._words.capped([self._place(code) for code in self._regions], most=most)
 
     def _place(self, code: str) -> str:
+        if self._short and self._words.knows("regions_short", code):
+            return self._words.name("regions_short", code)
         if self._words.knows("regions", code):
             return self._words.name("regions", code)
         named = self._organisation.region_names.get(code)
@@ -218,13 +215,7 @@ class Speech:
         return tuple(code.value for code in fact.stated.value.codes)
 
     def _uses(self, codes: Iterable[str]) -> str:
-        tables = ("uses_short", "uses") if self._short else ("uses",)
-        names = [
-            next(
-                self._words.name(table, code) for table in tables if self._words.knows(table, code)
-            )
-            for code in codes
-        ]
+        names = [self._either("uses", code) for code in codes]
         return self._words.listed(names, word="or")
 
     @cached_property
@@ -270,6 +261,17 @@ class Speech:
     @cached_property
     def credit(self) -> str:
         return self._of(FactKind.COMPENSATION)
+
+    @cached_property
+    def credit_pieces(self) -> tuple[str, str, str]:
+        """How much, how it comes, and who gets it or not: three sentences, or three empty."""
+        fact = self._facts.get(FactKind.COMPENSATION)
+        if fact is None or not isinstance(fact.stated, CompensationFact):
+            return ("", "", "")
+        if fact.stated.confidence is Confidence.RULED_OUT:
+            return ("", "", "")
+        stated = fact.stated
+        return (self._credit_amount(stated), self._credit_how(stated), self._credit_who(stated))
 
     @cached_property
     def apology(self) -> str:
@@ -403,32 +405,43 @@ class Speech:
         if stated.value.by is not None:
             day = self._words.date(stated.value.by.astimezone(self._zone).date())
             by = " " + self._words.when("by_date", date=day)
-        pattern = self._words.tables["next_steps"][stated.value.code]
-        return pattern.replace("{by}", by)
+        return self._either("next_steps", stated.value.code).replace("{by}", by)
 
     def _credit(self, stated: CompensationFact) -> str:
+        said = (self._credit_amount(stated), self._credit_how(stated), self._credit_who(stated))
+        return " ".join(said)
+
+    def _credit_amount(self, stated: CompensationFact) -> str:
         value = stated.value
         unsure = stated.confidence in (Confidence.BELIEVED, Confidence.UNDER_REVIEW)
-        said = [
-            self._line(
-                "credit",
-                amount=self._words.money(value.amount, value.currency),
-                per=self._words.name("per", value.per),
-                hedge=self._line(f"hedge_{stated.confidence}") if unsure else "",
-            )
-        ]
+        return self._line(
+            "credit",
+            amount=self._words.money(value.amount, value.currency, short=self._short),
+            per=self._words.name("per", value.per),
+            hedge=self._line(f"hedge_{stated.confidence}") if unsure else "",
+        )
+
+    def _credit_how(self, stated: CompensationFact) -> str:
+        value = stated.value
         if not value.automatic:
-            said.append(self._line("credit_on_request"))
-        elif value.within_billing_cycles is None:
-            said.append(self._line("credit_automatic"))
-        else:
-            cycles = self._words.cycles(value.within_billing_cycles)
-            said.append(self._line("credit_automatic_within", cycles=cycles))
-        said.append(self._line("credit_eligible", accounts=self._accounts(value.eligible)))
-        if value.not_eligible:
-            accounts = self._accounts(value.not_eligible)
-            said.append(self._line("credit_not_eligible", accounts=accounts))
-        return " ".join(sentence for sentence in said if sentence)
+            return self._line("credit_on_request")
+        if value.within_billing_cycles is None:
+            return self._line("credit_automatic")
+        cycles = self._words.cycles(value.within_billing_cycles)
+        return self._line("credit_automatic_within", cycles=cycles)
+
+    def _credit_who(self, stated: CompensationFact) -> str:
+        who = self._line("credit_eligible", accounts=self._accounts(stated.value.eligible))
+        if not stated.value.not_eligible:
+            return who
+        others = self._accounts(stated.value.not_eligible)
+        return f"{who} {self._line('credit_not_eligible', accounts=others)}"
 
     def _accounts(self, codes: Iterable[str]) -> str:
-        return self._words.listed([self._words.name("accounts", code) for code in codes])
+        return self._words.listed([self._either("accounts", code) for code in codes])
+
+    def _either(self, table: str, code: str) -> str:
+        """The short name of a code where this is the short speech and there is one."""
+        if self._short and self._words.knows(f"{table}_short", code):
+            table = f"{table}_short"
+        return self._words.name(table, code)

@@ -109,6 +109,7 @@ _PLACES: Mapping[str, Mapping[str, str]] = {
     "when": WHEN,
     "when_short": WHEN,
     "next_steps": {code.value: "by" for code in NextStepCode},
+    "next_steps_short": {code.value: "by" for code in NextStepCode},
     "cycles": dict.fromkeys(("one", "two", "few", "many", "other"), "n"),
     "lists": {
         **dict.fromkeys(("and", "or", "and_before_i", "or_before_o"), "first last"),
@@ -118,7 +119,10 @@ _PLACES: Mapping[str, Mapping[str, str]] = {
 }
 _FORMATS = {"time", "date", "currency", "comma"}
 _LISTS = {"and", "or", "more", "where", "everywhere"}
-_FREE = {"services", "regions", "services_short", "uses_short", "when_short"}
+_SHORT = {
+    f"{name}_short" for name in ("services", "uses", "when", "regions", "next_steps", "accounts")
+}
+_FREE = {"services", "regions", "currencies", *_SHORT}
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
@@ -184,9 +188,14 @@ class Vocabulary:
     def number(self, value: int) -> str:
         return _plain_spaces(format_decimal(value, locale=self.babel))
 
-    def money(self, amount: Decimal, currency: str) -> str:
-        """An amount: with its sign or with the currency's name, as `formats.currency` says."""
-        return _money(amount, currency, self.tables["formats"]["currency"], self.babel)
+    def money(self, amount: Decimal, currency: str, *, short: bool = False) -> str:
+        """An amount: with its sign or, if `formats.currency` is `name`, with the full name."""
+        style = "symbol" if short else self.tables["formats"]["currency"]
+        form = Locale.parse(self.babel).plural_form(amount)
+        pattern = self.tables["currencies"].get(f"{currency}_{form}")
+        if pattern is not None and style == "name" and amount == amount.to_integral_value():
+            return filled(pattern, {"n": self.number(int(amount))})
+        return _money(amount, currency, style, self.babel)
 
     def cycles(self, count: int) -> str:
         table = self.tables["cycles"]
@@ -236,10 +245,9 @@ def _money(amount: Decimal, currency: str, style: str, locale: str) -> str:
             shown, currency, locale=locale, format_type="name", currency_digits=not whole
         )
     else:
-        pattern = "¤#,##0" if whole else None
-        text = format_currency(
-            shown, currency, format=pattern, locale=locale, currency_digits=not whole
-        )
+        text = format_currency(amount, currency, locale=locale)
+        # Babel writes "5.00" or "5,00" for whole amounts; nobody says so.
+        text = re.sub(r"[.,]00(?!\d)", "", text) if whole else text
     return _plain_spaces(text)
 
 
@@ -315,5 +323,5 @@ def _gaps(file: Path, data: Mapping[str, Any], *, text: str) -> Iterable[PackPro
             if name in ("lines", "short", "when", "when_short") and key not in allowed:
                 yield problem((name, key), "is no pattern of the dispatcher")
             for place in _PLACE.findall(value):
-                if place not in allowed.get(key, "").split():
+                if place not in allowed.get(key, "n" if name == "currencies" else "").split():
                     yield problem((name, key), f"has a place {{{place}}} that is never filled")

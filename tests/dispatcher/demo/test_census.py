@@ -170,3 +170,13 @@ def test_the_whole_of_a_real_scenario(tmp_path):
         )
         assert verdict.audience in ("", best)
         assert (verdict.reason == "other_audience") == (best not in scenario.steps[0].audiences)
+
+
+def test_a_fact_that_was_withdrawn_is_not_carried_by_later_updates(census):
+    steps = [
+        Said(("responders",), (("theory", "cause", None),)),
+        Said(("responders",), (), ("theory",)),
+        Said(("consumers",)),
+        Said(("consumers",), (), ("theory",)),
+    ]
+    assert census([person("a")], *steps)[3] == {"a": Verdict(reason="not_told")}

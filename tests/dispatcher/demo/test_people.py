@@ -140,7 +140,7 @@ def test_institutions_can_be_written_to(directory):
             assert person.email
         if person.segment == "emergency_service":
             assert person.phone
-            assert set(person.tags) & {"firstnet", "psap"}
+            assert set(person.tags) & {"firstnet", "first_responder", "psap"}
 
 
 @pytest.mark.parametrize("count", [1_000, COUNT, 73_000])
@@ -149,6 +149,8 @@ def test_exactly_138_owners_of_open_resolvers(count):
     assert len(owners) == 138
     assert all("broadband" in owner.services for owner in owners)
     assert all(contacts(owner) for owner in owners)
+    # Responders are an audience of their own, wherever there is a network for them.
+    assert not any("firstnet" in owner.tags for owner in owners)
 
 
 def test_the_file_has_the_columns_of_an_import(tmp_path, americans):

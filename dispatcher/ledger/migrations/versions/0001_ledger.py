@@ -167,7 +167,7 @@ CREATE TABLE suppression (
     PRIMARY KEY (kind, lookup)
 );
 CREATE TABLE membership (
-    incident_id uuid NOT NULL REFERENCES incident,
+    incident_id uuid NOT NULL,
     recipient_id bigint NOT NULL,
     audience text NOT NULL,
     PRIMARY KEY (incident_id, recipient_id)
