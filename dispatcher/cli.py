@@ -172,6 +172,19 @@ def demo(
     raise typer.Exit(130)
 
 
+@app.command(rich_help_panel=OPERATORS)
+def doctor(
+    online: Annotated[
+        bool, typer.Option("--online", help="Also connect to the providers' hosts (live mode).")
+    ] = False,
+) -> None:
+    """What is set, missing and reachable, and how to mend it. Exit 1 if something is wrong."""
+    from dispatcher.commands.doctor import examine, tell
+
+    if not tell(list(examine(online=online)), typer.echo):
+        raise typer.Exit(1)
+
+
 @keys_app.command("create")
 def keys_create(
     name: Annotated[str, typer.Option(help="Who or what will hold it.")],

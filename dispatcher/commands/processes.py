@@ -7,6 +7,7 @@ of what it does. Whatever is heavy to import is imported by the process that nee
 
 import contextlib
 import os
+import signal
 import socket
 import threading
 import time
@@ -67,6 +68,10 @@ def api(settings: Settings, *, port: int | None = None) -> None:
             await super().startup(sockets)
             announce(settings.data_dir / URL_FILE, url)
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            withdraw(settings.data_dir / URL_FILE, url)
+            await super().shutdown(sockets)
+
     config = uvicorn.Config(
         "dispatcher.asgi:create",
         factory=True,
@@ -77,11 +82,11 @@ def api(settings: Settings, *, port: int | None = None) -> None:
         # Open streams are ended after this many seconds, so that a stop is one.
         timeout_graceful_shutdown=5,
     )
-    try:
+    # The server raises the signal that ended it once more, when it is done: a stop is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    with bound:
         Server(config).run(sockets=[bound])
-    finally:
-        bound.close()
-        withdraw(settings.data_dir / URL_FILE, url)
 
 
 def worker(settings: Settings, queues: Sequence[str]) -> None:

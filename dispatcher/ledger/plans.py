@@ -65,45 +65,55 @@ ON CONFLICT (update_id, audience, channel) DO UPDATE SET rows = planned.rows + E
 """
 
 _MEMBERS = """
-INSERT INTO membership (incident_id, recipient_id, audience)
-SELECT %(incident)s, id, belongs FROM who WHERE belongs IS NOT NULL
-ON CONFLICT DO NOTHING
+INSERT INTO membership (incident_id, audience, recipients)
+SELECT %(incident)s, belongs, array_agg(id) FROM who
+WHERE belongs IS NOT NULL AND NOT member GROUP BY belongs
+"""
+
+_CELLS = """
+CREATE TEMP TABLE cell ON COMMIT DROP AS
+SELECT *, row_number() OVER ()::int AS cell FROM (
+    SELECT DISTINCT audience, channel, message_id, adapter, sender, reason,
+        CASE reason WHEN '' THEN 'pending' WHEN 'not_told_before' THEN 'spared'
+            ELSE 'skipped' END AS state
+    FROM choice
+) distinct_cells
 """
 
 # Priority first, then who was never told, then who was told longest ago, then a shuffle
 # of this incident's own, so that a slow rate does not starve the same people each time.
 _PLACED = """
 CREATE TEMP TABLE placed ON COMMIT DROP AS
-SELECT *, (row_number() OVER (PARTITION BY audience, channel, wording, adapter, sender, state
-    ORDER BY ord) - 1) / %(size)s AS chunk
+SELECT recipient_id, contact_point_id, shared_contact_id, cell, (turn - 1) / %(size)s AS chunk,
+    turn AS seq
 FROM (
-    SELECT c.recipient_id, c.audience, c.channel, coalesce(c.message_id, 0) AS wording, c.adapter,
-        c.sender, c.contact_point_id, c.shared_contact_id, c.reason,
-        CASE c.reason WHEN '' THEN 'pending' WHEN 'not_told_before' THEN 'spared'
-            ELSE 'skipped' END AS state,
-        row_number() OVER (ORDER BY c.priority DESC, told.at NULLS FIRST,
-            hashint8extended(c.recipient_id, hashtextextended(%(incident)s::text, 2))) AS ord
-    FROM choice c LEFT JOIN told ON told.recipient_id = c.recipient_id
+    SELECT c.recipient_id, c.contact_point_id, c.shared_contact_id, cell.cell,
+        row_number() OVER (PARTITION BY cell.cell ORDER BY c.priority DESC,
+            told.at NULLS FIRST,
+            hashint8extended(c.recipient_id, hashtextextended(%(incident)s::text, 2))) AS turn
+    FROM choice c
+    JOIN cell ON cell.audience = c.audience AND cell.channel = c.channel
+        AND coalesce(cell.message_id, 0) = coalesce(c.message_id, 0)
+        AND cell.adapter = c.adapter AND cell.sender = c.sender AND cell.reason = c.reason
+    LEFT JOIN told ON told.recipient_id = c.recipient_id
 ) ordered
 """
 
+# The first chunk of every cell goes before the second of any.
 _PARCELS = """
 CREATE TEMP TABLE parcel ON COMMIT DROP AS
-SELECT *, nextval(pg_get_serial_sequence('batch', 'id')) AS batch_id,
-    row_number() OVER (ORDER BY first) AS seq
-FROM (
-    SELECT audience, channel, wording, adapter, sender, state, chunk,
-        min(ord) AS first, count(*) AS size
-    FROM placed GROUP BY audience, channel, wording, adapter, sender, state, chunk
-    ORDER BY min(ord)
-) grouped
+SELECT g.*, c.audience, c.channel, c.message_id, c.adapter, c.sender, c.reason, c.state,
+    nextval(pg_get_serial_sequence('batch', 'id')) AS batch_id,
+    row_number() OVER (ORDER BY g.chunk, g.cell) AS seq
+FROM (SELECT cell, chunk, count(*) AS size FROM placed GROUP BY cell, chunk) g
+JOIN cell c ON c.cell = g.cell
 """
 
 _BATCHES = """
 INSERT INTO batch (id, update_id, audience, channel, adapter, sender, message_id, lane, seq,
     size, open, due_at, enqueued_at, pending, skipped, spared)
 OVERRIDING SYSTEM VALUE
-SELECT batch_id, %(update)s, audience, channel, adapter, sender, nullif(wording, 0), %(lane)s,
+SELECT batch_id, %(update)s, audience, channel, adapter, sender, message_id, %(lane)s,
     seq, size, state = 'pending', CASE state WHEN 'pending' THEN now() END,
     CASE state WHEN 'pending' THEN now() END,
     CASE state WHEN 'pending' THEN size ELSE 0 END,
@@ -116,8 +126,8 @@ _DELIVERIES = """
 INSERT INTO delivery (update_id, batch_id, recipient_id, contact_point_id, shared_contact_id,
     channel, seq, state, reason, next_attempt_at)
 SELECT %(update)s, p.batch_id, d.recipient_id, d.contact_point_id, d.shared_contact_id,
-    d.channel, d.ord, d.state, d.reason, CASE d.state WHEN 'pending' THEN now() END
-FROM placed d JOIN parcel p USING (audience, channel, wording, adapter, sender, state, chunk)
+    p.channel, d.seq, p.state, p.reason, CASE p.state WHEN 'pending' THEN now() END
+FROM placed d JOIN parcel p USING (cell, chunk)
 """
 
 
@@ -131,8 +141,8 @@ def insert(
         "lane": lane,
         "size": batch_size,
     }
-    conn.execute("DROP TABLE IF EXISTS pg_temp.placed, pg_temp.parcel")
-    for statement in (_PLANNED, _MEMBERS, _PLACED, _PARCELS, _BATCHES, _DELIVERIES):
+    conn.execute("DROP TABLE IF EXISTS pg_temp.cell, pg_temp.placed, pg_temp.parcel")
+    for statement in (_PLANNED, _MEMBERS, _CELLS, _PLACED, _PARCELS, _BATCHES, _DELIVERIES):
         conn.execute(statement, values)
     rows = conn.execute(
         "SELECT batch_id FROM parcel WHERE state = 'pending' ORDER BY seq"

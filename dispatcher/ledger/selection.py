@@ -130,13 +130,17 @@ WITH near AS MATERIALIZED (
         AND ((cardinality(segments) = 0 OR c.segment = ANY(segments))
             AND (cardinality(rule.tags) = 0 OR c.tags && rule.tags) OR c.tags && also_tags)
         ORDER BY rank LIMIT 1) out_of_near ON true
+), member AS (
+    SELECT m.audience, unnest(m.recipients) AS recipient_id FROM membership m
+    WHERE m.incident_id = %(incident)s::uuid
 ), placed AS (
     SELECT n.id, n.locale, n.tags, n.affected, coalesce(m.audience, j.best) AS belongs,
+        m.audience IS NOT NULL AS member,
         CASE WHEN n.affected THEN j.out_of_near ELSE j.out_of_any END AS out_of
     FROM near n JOIN judged j ON j.segment = n.segment AND j.tags = n.tags
-    LEFT JOIN membership m ON m.incident_id = %(incident)s::uuid AND m.recipient_id = n.id
+    LEFT JOIN member m ON m.recipient_id = n.id
 )
-SELECT p.id, p.locale, 'priority' = ANY(p.tags) AS priority, p.belongs,
+SELECT p.id, p.locale, 'priority' = ANY(p.tags) AS priority, p.belongs, p.member,
     CASE WHEN own.name IS NOT NULL THEN p.belongs ELSE p.out_of END AS audience,
     CASE WHEN own.name IS NOT NULL THEN '' ELSE 'other_audience' END AS reason
 FROM placed p
@@ -150,7 +154,7 @@ WHERE CASE WHEN own.name IS NOT NULL THEN own.due AND (own.everyone OR p.affecte
 _CARRIED = """
 CREATE TEMP TABLE carried ON COMMIT DROP AS
 SELECT DISTINCT ON (d.contact_point_id, d.channel)
-    d.recipient_id, d.contact_point_id, d.channel, b.audience, b.adapter, b.sender, m.locale
+    d.recipient_id, d.contact_point_id, d.channel, b.audience, m.locale
 FROM delivery d JOIN batch b ON b.id = d.batch_id JOIN message m ON m.id = b.message_id
 WHERE d.update_id = ANY(%(earlier)s::uuid[]) AND m.facts && %(withdrawn)s::uuid[]
     AND d.state IN ('sending', 'accepted', 'delivered', 'unknown')
@@ -158,7 +162,7 @@ WHERE d.update_id = ANY(%(earlier)s::uuid[]) AND m.facts && %(withdrawn)s::uuid[
 ORDER BY d.contact_point_id, d.channel, d.update_id DESC;
 CREATE TEMP TABLE who ON COMMIT DROP AS
 SELECT DISTINCT ON (c.recipient_id) c.recipient_id AS id, c.locale, false AS priority,
-    c.audience AS belongs, c.audience, '' AS reason
+    c.audience AS belongs, true AS member, c.audience, '' AS reason
 FROM carried c ORDER BY c.recipient_id;
 """
 
@@ -170,9 +174,13 @@ WHERE update_id = ANY(%(earlier)s::uuid[])
 GROUP BY recipient_id;
 """
 
+# Windows over a hundred thousand contacts sort by numbers, not by words.
 _WAYS = """
 CREATE TEMP TABLE way ON COMMIT DROP AS
-SELECT s.*, rule.first, rule.rank FROM jsonb_to_recordset(%(steps)s::jsonb)
+SELECT s.*, rule.rank, row_number() OVER (ORDER BY s.audience, s.step, s.kind_order)::int AS way,
+    CASE WHEN rule.first THEN 0 ELSE s.step + 1 END AS course,
+    (s.adapter = '')::int * 65536 + s.step * 256 + s.kind_order AS preference
+FROM jsonb_to_recordset(%(steps)s::jsonb)
     AS s(audience text, step int, channel text, kind_order int, kind text, adapter text)
 JOIN rule ON rule.name = s.audience;
 """
@@ -180,11 +188,10 @@ JOIN rule ON rule.name = s.audience;
 _REACHED = """
 CREATE TEMP TABLE reached ON COMMIT DROP AS
 SELECT * FROM (
-    SELECT w.id AS recipient_id, w.locale, w.priority, w.audience, way.rank AS audience_rank,
-        way.channel, way.adapter, c.id AS contact_point_id, c.country,
-        x.kind IS NOT NULL AS suppressed,
-        rank() OVER (PARTITION BY w.id, CASE WHEN way.first THEN '' ELSE way.channel END
-            ORDER BY x.kind IS NOT NULL, way.adapter = '', way.step, way.kind_order) AS place
+    SELECT w.id AS recipient_id, w.locale, w.priority, way.way, way.rank AS audience_rank,
+        way.channel, c.id AS contact_point_id, c.country, x.kind IS NOT NULL AS suppressed,
+        rank() OVER (PARTITION BY w.id, way.course
+            ORDER BY (x.kind IS NOT NULL)::int * 131072 + way.preference) AS place
     FROM who w
     JOIN recipient_contact rc ON rc.recipient_id = w.id
     JOIN contact_point c ON c.id = rc.contact_point_id
@@ -196,17 +203,29 @@ SELECT * FROM (
 
 _REACHED_BEFORE = """
 CREATE TEMP TABLE reached ON COMMIT DROP AS
-SELECT c.recipient_id, c.locale, false AS priority, c.audience, rule.rank AS audience_rank,
-    c.channel, c.adapter, c.contact_point_id, p.country, x.kind IS NOT NULL AS suppressed
-FROM carried c JOIN rule ON rule.name = c.audience
+SELECT c.recipient_id, c.locale, false AS priority, way.way, way.rank AS audience_rank,
+    c.channel, c.contact_point_id, p.country, x.kind IS NOT NULL AS suppressed
+FROM carried c
 JOIN contact_point p ON p.id = c.contact_point_id
+JOIN way ON way.audience = c.audience AND way.channel = c.channel AND way.kind = p.kind
 LEFT JOIN suppression x ON x.kind = p.kind AND x.lookup = p.lookup;
 """
 
-_TAKEN = """
-CREATE TEMP TABLE taken ON COMMIT DROP AS
-SELECT contact_point_id, channel FROM delivery
-WHERE update_id = %(update)s::uuid AND contact_point_id IS NOT NULL;
+# A contact point that several people share is told once; the others' rows point at it.
+_SHARED = """
+CREATE TEMP TABLE shared ON COMMIT DROP AS
+SELECT recipient_id, contact_point_id, channel FROM (
+    SELECT r.recipient_id, r.contact_point_id, r.channel,
+        row_number() OVER (PARTITION BY r.contact_point_id, r.channel
+            ORDER BY r.audience_rank, r.priority DESC, r.recipient_id) AS turn
+    FROM reached r JOIN (
+        SELECT contact_point_id FROM reached GROUP BY contact_point_id HAVING count(*) > 1
+    ) several USING (contact_point_id)
+) turns WHERE turn > 1
+UNION
+SELECT r.recipient_id, r.contact_point_id, r.channel FROM reached r
+JOIN delivery d ON d.update_id = %(update)s::uuid AND d.contact_point_id = r.contact_point_id
+    AND d.channel = r.channel;
 """
 
 _CHOICE = """
@@ -215,40 +234,42 @@ WITH wording AS (
     SELECT * FROM jsonb_to_recordset(%(wordings)s::jsonb)
         AS w(audience text, channel text, locale text, id bigint)
 ), spoken AS (
-    SELECT r.audience, r.channel, r.locale, best.id, best.locale AS message_locale
-    FROM (SELECT DISTINCT audience, channel, locale FROM reached) r
+    SELECT r.way, way.audience, way.channel, way.adapter, r.locale, best.id,
+        best.locale AS message_locale
+    FROM (SELECT DISTINCT way, locale FROM reached) r
+    JOIN way ON way.way = r.way
     LEFT JOIN LATERAL (
         SELECT w.id, w.locale FROM wording w
-        WHERE w.audience = r.audience AND w.channel = r.channel
+        WHERE w.audience = way.audience AND w.channel = way.channel
             AND w.locale IN (r.locale, split_part(r.locale, '-', 1), %(default_locale)s)
         ORDER BY w.locale = r.locale DESC, w.locale = split_part(r.locale, '-', 1) DESC LIMIT 1
     ) best ON true
 ), sender AS (
     SELECT * FROM jsonb_to_recordset(%(senders)s::jsonb)
         AS s(channel text, country text, sender text)
-), ranked AS (
-    SELECT r.*, s.id AS message_id, s.message_locale, t.contact_point_id IS NOT NULL
-        OR row_number() OVER (PARTITION BY r.contact_point_id, r.channel
-            ORDER BY r.audience_rank, r.priority DESC, r.recipient_id) > 1 AS shared,
-        coalesce(own.sender, fallback.sender, '') AS sender
-    FROM reached r
-    JOIN spoken s ON s.audience = r.audience AND s.channel = r.channel AND s.locale = r.locale
-    LEFT JOIN taken t ON t.contact_point_id = r.contact_point_id AND t.channel = r.channel
+), sent_from AS (
+    SELECT r.channel, r.country, coalesce(own.sender, fallback.sender, '') AS sender
+    FROM (SELECT DISTINCT channel, coalesce(country, '') AS country FROM reached) r
     LEFT JOIN sender own ON own.channel = r.channel AND own.country = r.country
     LEFT JOIN sender fallback ON fallback.channel = r.channel AND fallback.country = ''
 )
-SELECT recipient_id, audience, channel, message_id, message_locale, adapter, sender, priority,
-    CASE WHEN shared THEN NULL ELSE contact_point_id END AS contact_point_id,
-    CASE WHEN shared THEN contact_point_id END AS shared_contact_id,
+SELECT r.recipient_id, s.audience, s.channel, s.id AS message_id, s.message_locale, s.adapter,
+    f.sender, r.priority,
+    CASE WHEN sh.recipient_id IS NULL THEN r.contact_point_id END AS contact_point_id,
+    sh.contact_point_id AS shared_contact_id,
     CASE
-        WHEN %(spare_untold)s AND NOT EXISTS (
-            SELECT FROM told WHERE told.recipient_id = ranked.recipient_id) THEN 'not_told_before'
-        WHEN suppressed THEN 'suppressed'
-        WHEN adapter = '' THEN 'no_adapter'
-        WHEN message_id IS NULL THEN 'no_message'
-        WHEN shared THEN 'shared_contact'
+        WHEN %(spare_untold)s AND told.recipient_id IS NULL THEN 'not_told_before'
+        WHEN r.suppressed THEN 'suppressed'
+        WHEN s.adapter = '' THEN 'no_adapter'
+        WHEN s.id IS NULL THEN 'no_message'
+        WHEN sh.recipient_id IS NOT NULL THEN 'shared_contact'
         ELSE '' END AS reason
-FROM ranked
+FROM reached r
+JOIN spoken s ON s.way = r.way AND s.locale = r.locale
+JOIN sent_from f ON f.channel = r.channel AND f.country = coalesce(r.country, '')
+LEFT JOIN told ON told.recipient_id = r.recipient_id
+LEFT JOIN shared sh ON sh.recipient_id = r.recipient_id
+    AND sh.contact_point_id = r.contact_point_id AND sh.channel = r.channel
 UNION ALL
 SELECT w.id, w.audience, 'none', NULL, NULL, '', '', w.priority, NULL, NULL,
     CASE WHEN w.reason = '' THEN 'no_contact' ELSE w.reason END
@@ -259,7 +280,7 @@ FROM who w WHERE NOT EXISTS (SELECT FROM reached r WHERE r.recipient_id = w.id);
 def select(conn: Connection, question: Question) -> None:
     """Build `who` and `choice` in this transaction's temporary tables."""
     conn.execute("SET LOCAL work_mem = '128MB'")
-    for table in ("choice", "taken", "reached", "way", "told", "carried", "who", "rule"):
+    for table in ("choice", "shared", "reached", "way", "told", "carried", "who", "rule"):
         conn.execute(f"DROP TABLE IF EXISTS pg_temp.{table}")
     values = {
         "incident": question.incident_id,
@@ -287,8 +308,8 @@ def select(conn: Connection, question: Question) -> None:
         # The planner knows nothing of a table made a moment ago.
         "ANALYZE rule, who, told, way",
         _REACHED_BEFORE if correcting else _REACHED,
-        _TAKEN,
-        "ANALYZE reached, taken",
+        "ANALYZE reached",
+        _SHARED,
         _CHOICE,
     ):
         _run(conn, statement, values)

@@ -168,10 +168,10 @@ CREATE TABLE suppression (
 );
 CREATE TABLE membership (
     incident_id uuid NOT NULL,
-    recipient_id bigint NOT NULL,
     audience text NOT NULL,
-    PRIMARY KEY (incident_id, recipient_id)
+    recipients bigint[] NOT NULL
 );
+CREATE INDEX membership_incident ON membership (incident_id);
 CREATE TABLE inbox_message (
     seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     key uuid NOT NULL UNIQUE,
