@@ -10,9 +10,10 @@ import io
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from threading import Lock
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -265,6 +266,8 @@ class _Courier:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._future: Future[Response] | None = None
+        self._cancelled = False
+        self._lock = Lock()
 
     def run(self, call: Callable[[Any], object]) -> None:
         """Raises `TransportError`; a refusal by X is no exception but in `answer`."""
@@ -298,7 +301,12 @@ class _Courier:
             body=_bytes(request.body),
             timeout=self._settings.timeout,
         )
-        self._future = asyncio.run_coroutine_threadsafe(self._transport.request(ours), self._loop)
+        with self._lock:
+            if self._cancelled:
+                raise CancelledError
+            self._future = asyncio.run_coroutine_threadsafe(
+                self._transport.request(ours), self._loop
+            )
         self.answer = self._future.result()
         return self._seen_by_tweepy(request, self.answer)
 
@@ -312,8 +320,11 @@ class _Courier:
         return response
 
     def cancel(self) -> None:
-        if self._future is not None:
-            self._future.cancel()
+        """Also before the worker thread has begun: it begins nothing then."""
+        with self._lock:
+            self._cancelled = True
+            if self._future is not None:
+                self._future.cancel()
 
     def close(self) -> None:
         """Part of what a session expects; nothing is held open here."""

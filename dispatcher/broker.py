@@ -12,6 +12,7 @@ import structlog
 from celery import Celery
 from kombu.entity import Queue
 from kombu.exceptions import OperationalError
+from redis import Redis
 from redis.exceptions import RedisError
 
 log = structlog.get_logger(__name__)
@@ -75,8 +76,12 @@ def build(broker_url: str) -> Celery:
 class Broker:
     """Names work to workers. A broker that is away is only a delay: the sweep names it again."""
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, broker_url: str) -> None:
         self.app = app
+        # Asked apart from Celery, whose own connections try again for seconds.
+        self._redis: Redis = Redis.from_url(
+            broker_url, socket_timeout=1.0, socket_connect_timeout=0.5, retry=None
+        )
 
     def enqueue(self, task: str, id: str | int, *, queue: str) -> bool:
         """Name one id for `dispatcher.<task>`; False if the broker could not be told."""
@@ -99,7 +104,7 @@ class Broker:
     def depth(self, queue: str) -> int | None:
         """Messages waiting in a queue, None if the broker is away."""
         try:
-            with self.app.connection_for_read(transport_options={"socket_timeout": 3}) as link:
-                return int(link.default_channel.client.llen(queue))
-        except (OperationalError, RedisError, OSError):
+            waiting = self._redis.llen(queue)
+        except (RedisError, OSError):
             return None
+        return waiting if isinstance(waiting, int) else None

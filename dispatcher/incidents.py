@@ -11,6 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Literal
+from zoneinfo import available_timezones
 
 from pydantic import (
     AfterValidator,
@@ -147,6 +148,20 @@ def _plain(text: str) -> str:
     return text
 
 
+def _printable(text: str) -> str:
+    if any((ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 for c in text):
+        raise ValueError("must not hold control characters")
+    return text
+
+
+def _zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError("unknown time zone: use a name like America/Chicago")
+    return name
+
+
+Printable = AfterValidator(_printable)
+
 PlainText = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_SLOT_CHARS),
@@ -268,7 +283,9 @@ class _Claim(Frozen):
     """What every fact carries beside its value."""
 
     confidence: Confidence = Confidence.CONFIRMED
-    source: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+    source: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), Printable
+    ]
     known_at: AwareDatetime
     audiences: tuple[AudienceName, ...] | None = None
 
@@ -403,13 +420,17 @@ class NewUpdate(Frozen):
 class NewIncident(Frozen):
     """What broke. `title` and `summary` are internal and never rendered."""
 
-    title: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-    summary: Annotated[str, StringConstraints(strip_whitespace=True, max_length=4_000)] = ""
+    title: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), Printable
+    ]
+    summary: Annotated[
+        str, StringConstraints(strip_whitespace=True, max_length=4_000), Printable
+    ] = ""
     severity: Severity
     services: Annotated[tuple[Code, ...], Field(min_length=1, max_length=32)]
     regions: Annotated[tuple[RegionCode, ...], Field(max_length=256)] = ()
     started_at: AwareDatetime
-    zone: Annotated[str, StringConstraints(max_length=64)] | None = None
+    zone: Annotated[str, StringConstraints(max_length=64), AfterValidator(_zone)] | None = None
     drill: bool = False
 
 

@@ -44,7 +44,10 @@ class Releases:
         audiences: Sequence[str] | None,
         actor: Actor,
     ) -> Outcome:
-        """Approve exactly this content, by another key than its author's, and release it."""
+        """Approve exactly this content, by another key than its author's.
+
+        What was written to go out on approval goes out with it; a draft waits for `release`.
+        """
         actor.require(Scope.APPROVE)
         update, incident = find_update(work.conn, update_id)
         same_content(update, content_hash)
@@ -69,7 +72,12 @@ class Releases:
             update_id=update.id,
             detail={"content_hash": content_hash, "audiences": approved},
         )
-        return Outcome(incident, update.id, content_hash, (), tuple(approved))
+        if not update.release_on_approval:
+            return Outcome(incident, update.id, content_hash, (), tuple(approved))
+        released = self.let_go(
+            work, incident, update.id, approved, states=("approved",), actor=actor
+        )
+        return Outcome(incident, update.id, content_hash, tuple(released), ())
 
     def release(
         self,

@@ -69,7 +69,7 @@ class Updates:
         """Open an incident with its first update. Raises `Invalid`, `Conflict` (similar-open),
         `Refused`, `NotAllowed`."""
         actor.require(Scope.INCIDENTS_WRITE)
-        self._judge(incident, update)
+        self.judge(incident, update)
         if update.withdraws:
             raise Invalid([("update.withdraws", "a new incident has no facts to withdraw")])
         if not force:
@@ -105,7 +105,7 @@ class Updates:
         incident = find_incident(work.conn, incident_id, lock=True)
         if incident.status != "open" and update.phase not in (Phase.FOLLOW_UP, Phase.CORRECTION):
             raise Conflict("resolved", f"{incident.reference} is resolved; reopen it first")
-        self._judge(incident, update)
+        self.judge(incident, update)
         known = {fact.id: fact for fact in incidents.facts(work.conn, incident.id)}
         wrong = [
             ("update.withdraws", "names a fact that this incident does not have or has withdrawn")
@@ -136,8 +136,15 @@ class Updates:
         actor: Actor,
     ) -> Outcome:
         named = update.audiences or tuple(self._packs.audiences)
+        if release != "draft":
+            actor.require(Scope.RELEASE)
         update_id = updates.insert(
-            work.conn, update, incident_id=incident.id, audiences=named, author=actor.id
+            work.conn,
+            update,
+            incident_id=incident.id,
+            audiences=named,
+            author=actor.id,
+            release_on_approval=release != "draft",
         )
         incidents.add_facts(work.conn, update.facts, incident_id=incident.id, update_id=update_id)
         incidents.withdraw_facts(
@@ -167,7 +174,6 @@ class Updates:
         submitted = self.submit(work, update_id, actor=actor)
         if release == "on_approval":
             return submitted
-        actor.require(Scope.RELEASE)
         free = [row.audience for row in updates.releases(work.conn, update_id) if row.preapproved]
         released = self._releases.let_go(
             work, incident, update_id, free, states=("submitted",), actor=actor
@@ -181,7 +187,7 @@ class Updates:
             submitted.warnings,
         )
 
-    def _judge(self, incident: NewIncident | Incident, update: NewUpdate) -> None:
+    def judge(self, incident: NewIncident | Incident, update: NewUpdate) -> None:
         """All that the models cannot know: the packs' words and the clock."""
         errors: list[tuple[str, str]] = []
         organisation = self._packs.organisation

@@ -206,7 +206,7 @@ def build(settings: Settings) -> Services:
     # A drill reaches simulators only; an installation that is live has none of its own.
     drill_adapters = adapters if sandbox else {}
     renderer = Renderer(packs, list(adapters.values()))
-    broker = Broker(brokers.build(broker_url(settings)))
+    broker = Broker(brokers.build(broker_url(settings)), broker_url(settings))
     plan = partial(broker.enqueue, "plan", queue=brokers.PLAN)
     send = partial(broker.enqueue_all, "send")
     planner = Planner(

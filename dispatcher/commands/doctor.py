@@ -228,7 +228,7 @@ def _broker(settings: Settings) -> Finding:
         url = wiring.broker_url(settings)
     except SettingsError as found:
         return error(what, found.problems[0][1], "set it, or start `dispatcher up`")
-    depth = brokers.Broker(brokers.build(url)).depth(brokers.URGENT)
+    depth = brokers.Broker(brokers.build(url), url).depth(brokers.URGENT)
     if depth is None:
         return error(
             what,

@@ -30,7 +30,7 @@ def preview(
     if isinstance(body, PreviewUpdate):
         return _addition(services, body, actor)
     about = body.incident()
-    services.updates._judge(about, body.update)
+    services.updates.judge(about, body.update)
     if body.update.withdraws:
         raise Invalid([("update.withdraws", "a new incident has no facts to withdraw")])
     return PreviewShown.of(services.previews.preview(about, None, body.update, actor=actor))
@@ -40,7 +40,7 @@ def _addition(services: Services, body: PreviewUpdate, actor: Actor) -> PreviewS
     with services.ledger.read() as conn:
         incident = find_incident(conn, incident_id(body.incident_id))
         known = {fact.id: fact for fact in incidents.facts(conn, incident.id)}
-    services.updates._judge(incident, body.update)
+    services.updates.judge(incident, body.update)
     for fact_id in body.update.withdraws:
         if fact_id not in known or known[fact_id].withdrawn_by is not None:
             told = "names a fact that this incident does not have or has withdrawn"

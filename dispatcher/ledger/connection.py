@@ -1,8 +1,8 @@
 """The way to PostgreSQL: a pool, transactions, and what runs after a commit.
 
-Owns connections and nothing of the tables. Statement text and parameters never reach
-an exception here: psycopg's own errors carry the server's message, and the server is
-told to be terse (no row, no parameters).
+Owns connections and nothing of the tables. The database's own words never leave this
+module in an exception: they may quote a row. What is told is the kind of error and the
+name of the constraint.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,6 +21,10 @@ Connection = psycopg.Connection[TupleRow]
 
 class LedgerAway(Exception):
     """The database cannot be reached now; nothing was written. Try again shortly."""
+
+
+class LedgerRefused(Exception):
+    """The database refused a statement: a fault of this program, told without the row."""
 
 
 class SchemaTooOld(Exception):
@@ -103,10 +107,13 @@ class Ledger:
         try:
             with self._pool.connection() as conn:
                 yield conn
-        except (PoolTimeout, psycopg.OperationalError) as error:
-            if isinstance(error, PoolTimeout) or _lost(error):
+        except PoolTimeout:
+            raise LedgerAway("the database cannot be reached") from None
+        except psycopg.Error as error:
+            if isinstance(error, psycopg.OperationalError) and _lost(error):
                 raise LedgerAway("the database cannot be reached") from None
-            raise
+            where = error.diag.constraint_name or error.diag.table_name or ""
+            raise LedgerRefused(f"{type(error).__name__} {where}".strip()) from None
 
     def check_schema(self) -> None:
         """Raise `SchemaTooOld` unless the schema is this release's or newer."""

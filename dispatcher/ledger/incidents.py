@@ -1,5 +1,6 @@
 """Incidents and their facts as stored."""
 
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,8 +42,10 @@ def insert(conn: Connection, new: NewIncident, *, created_by: str) -> Incident:
 
 def get(conn: Connection, incident: str, *, lock: bool = False) -> Incident | None:
     """By id or by reference (`INC-0042`). `lock` serialises those who change it."""
-    number = incident[4:] if incident.upper().startswith("INC-") else ""
-    where, value = ("number", int(number)) if number.isdecimal() else ("id::text", incident)
+    number = incident[4:][:18] if incident.upper().startswith("INC-") else ""
+    if not number.isdecimal() and not is_id(incident):
+        return None
+    where, value = ("number", int(number)) if number.isdecimal() else ("id", incident)
     with conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
             f"SELECT {_COLUMNS} FROM incident WHERE {where} = %s" + (" FOR UPDATE" if lock else ""),
@@ -143,6 +146,15 @@ def facts(conn: Connection, incident_id: str) -> list[Fact]:
         )
         for row in rows
     ]
+
+
+def is_id(text: str) -> bool:
+    """Whether a text can be one of our ids at all: what is not is simply not found."""
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def as_json(value: Any) -> str:

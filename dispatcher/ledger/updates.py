@@ -10,7 +10,7 @@ from psycopg.rows import class_row, dict_row
 from channels.contract import Charset, Message, Slot
 from dispatcher.incidents import NewUpdate
 from dispatcher.ledger.connection import Connection, one
-from dispatcher.ledger.incidents import as_json
+from dispatcher.ledger.incidents import as_json, is_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class UpdateRow:
     audiences: list[str]
     withdraws: list[str]
     author: str
+    release_on_approval: bool
     created_at: datetime
     submitted_at: datetime | None
     content_hash: str | None
@@ -63,7 +64,8 @@ class StoredMessage:
 
 _UPDATE = (
     "id::text, incident_id::text, phase, texts, next_update_at, expires_at, audiences,"
-    " withdraws::text[] AS withdraws, author, created_at, submitted_at, content_hash, withdrawn_at"
+    " withdraws::text[] AS withdraws, author, release_on_approval, created_at, submitted_at,"
+    " content_hash, withdrawn_at"
 )
 _RELEASE = (
     "audience, lane, state, preapproved, approved_by, approved_at, released_by, released_at,"
@@ -78,13 +80,14 @@ def insert(
     incident_id: str,
     audiences: Sequence[str],
     author: str,
+    release_on_approval: bool,
 ) -> str:
     """Store an update as a draft; returns its id."""
     update_id: str = one(
         conn.execute(
             "INSERT INTO incident_update (incident_id, phase, texts, next_update_at, expires_at,"
-            " audiences, withdraws, author) VALUES (%s, %s, %s, %s, %s, %s, %s::uuid[], %s)"
-            " RETURNING id::text",
+            " audiences, withdraws, author, release_on_approval)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s::uuid[], %s, %s) RETURNING id::text",
             (
                 incident_id,
                 new.phase.value,
@@ -94,6 +97,7 @@ def insert(
                 list(audiences),
                 list(new.withdraws),
                 author,
+                release_on_approval,
             ),
         ).fetchone()
     )
@@ -102,9 +106,11 @@ def insert(
 
 def get(conn: Connection, update_id: str, *, lock: bool = False) -> UpdateRow | None:
     """One update; `lock` serialises those who submit, approve, release or stop it."""
+    if not is_id(update_id):
+        return None
     with conn.cursor(row_factory=class_row(UpdateRow)) as cursor:
         cursor.execute(
-            f"SELECT {_UPDATE} FROM incident_update WHERE id::text = %s"
+            f"SELECT {_UPDATE} FROM incident_update WHERE id = %s::uuid"
             + (" FOR UPDATE" if lock else ""),
             (update_id,),
         )

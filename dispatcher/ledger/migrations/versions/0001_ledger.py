@@ -73,6 +73,7 @@ CREATE TABLE incident_update (
     audiences text[] NOT NULL,
     withdraws uuid[] NOT NULL,
     author text NOT NULL,
+    release_on_approval boolean NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     submitted_at timestamptz,
     content_hash text,
