@@ -138,8 +138,10 @@ def approve(
     if not ask("Approve exactly this content and release it?"):
         raise Declined("Nothing was approved.")
     body = {"content_hash": named, **({"audiences": chosen} if chosen else {})}
-    api.post(f"/v1/updates/{update}/approve", body, key=str(uuid.uuid4()))
-    answer = api.post(f"/v1/updates/{update}/release", body, key=str(uuid.uuid4()))
+    answer = api.post(f"/v1/updates/{update}/approve", body, key=str(uuid.uuid4()))
+    if not answer["released"]:
+        # Written as a draft: approval alone does not let it go.
+        answer = api.post(f"/v1/updates/{update}/release", body, key=str(uuid.uuid4()))
     console.print(f"released {', '.join(answer['released'])}")
 
 

@@ -126,9 +126,6 @@ class Player:
         self._call(
             lambda: self._approver.post(f"{path}/approve", body, key=f"demo-approve-{number}")
         )
-        self._call(
-            lambda: self._operator.post(f"{path}/release", body, key=f"demo-release-{number}")
-        )
 
     def _learn_facts(self, step: Step, whole: Mapping[str, Any], update_id: str) -> None:
         """The ledger's ids of what this step stated: in the order stated."""
