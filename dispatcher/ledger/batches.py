@@ -101,8 +101,8 @@ def abandon(conn: Connection, batch_id: int, *, update_id: str) -> int:
     row = conn.execute(
         "WITH held AS (SELECT id, lease_epoch FROM batch WHERE id = %(batch)s FOR UPDATE),"
         " changed AS (UPDATE delivery d SET state = 'unknown', reason = 'lease_lost',"
-        " changed_at = now() FROM held WHERE d.update_id = %(update)s AND d.batch_id = held.id"
-        " AND d.state = 'sending' RETURNING d.id, d.batch_id, d.attempts, d.epoch),"
+        " changed_at = now() WHERE d.update_id = %(update)s AND d.batch_id = %(batch)s"
+        " AND d.state = 'sending' AND EXISTS (SELECT FROM held) RETURNING d.id, d.batch_id, d.attempts, d.epoch),"
         " tried AS (INSERT INTO attempt (update_id, delivery_id, number, epoch, adapter, outcome,"
         " reason, detail) SELECT %(update)s, c.id, c.attempts, c.epoch, b.adapter, 'unknown',"
         " 'lease_lost', 'the worker stopped before the answer was recorded'"
@@ -154,8 +154,9 @@ held AS (
             AND k.sender IN ('', b.sender) AND k.probe_at > now())
     FOR UPDATE OF b
 ), chosen AS (
-    SELECT d.id FROM delivery d JOIN held ON held.id = d.batch_id
-    WHERE d.update_id = %(update)s AND d.state = 'pending' AND d.next_attempt_at <= now()
+    SELECT d.id FROM delivery d
+    WHERE d.update_id = %(update)s AND d.batch_id = %(batch)s AND d.state = 'pending'
+        AND d.next_attempt_at <= now() AND EXISTS (SELECT FROM held)
     ORDER BY d.seq LIMIT %(limit)s FOR UPDATE OF d SKIP LOCKED
 ), claimed AS (
     UPDATE delivery d SET state = 'sending', epoch = %(epoch)s, attempts = d.attempts + 1,
