@@ -6,7 +6,7 @@ VENV := .venv
 STAMP := $(VENV)/.ready
 ARGS ?=
 
-# The virtual environment is the folder .venv of this clone, whatever is active outside,
+# --inexact keeps uv and pip themselves in it. The virtual environment is the folder .venv of this clone, whatever is active outside,
 # and its interpreter is the one it was made with: uv downloads none.
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_PYTHON := $(VENV)/bin/python
@@ -18,6 +18,7 @@ unexport PYTHONHOME
 .PHONY: setup run test lint types layers format clean
 
 setup: $(STAMP)
+	@:
 
 $(STAMP): pyproject.toml uv.lock Makefile
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: no '$(PYTHON)' is on the PATH (PYTHON=… names another)." >&2; exit 1; }

@@ -149,8 +149,10 @@ class Planner:
 
     def plan(self, update_id: str) -> int:
         """Plan what is released and not yet planned; returns the batches made."""
+        with self._ledger.read() as conn:
+            lanes = {due.lane for due in plans.due(conn, update_id)}
         made = 0
-        for lane in LANE_ORDER:
+        for lane in (lane for lane in LANE_ORDER if lane in lanes):
             with self._ledger.transaction() as work:
                 queued = self._plan_lane(work.conn, update_id, lane)
                 if queued:
@@ -183,25 +185,18 @@ class Planner:
                 earlier=earlier,
                 withdrawn=tuple(update.withdraws) if update.phase == Phase.CORRECTION else (),
             ),
-            wordings=(
-                selection.Wording(
-                    audience=row["audience"],
-                    channel=row["channel"],
-                    locale=row["locale"],
-                    id=row["id"],
-                )
-                for row in updates.messages(conn, update_id)
-            ),
+            wordings=plans.wordings(conn, update_id, due),
         )
-        selection.select(conn, question)
+        few = selection.select(conn, question)
         queued = plans.insert(
             conn,
             incident_id=incident.id,
             update_id=update_id,
             lane=lane,
+            rules=question.rules,
             batch_size=self._batch_size,
         )
-        superseded = plans.supersede(conn, earlier=earlier)
+        superseded = plans.supersede(conn, earlier=earlier, few=few)
         plans.mark_planned(conn, update_id, due)
         log.info(
             "planned",

@@ -7,6 +7,7 @@ its audience folders are added or replace those of the same name.
 
 from dispatcher.audiences.files import line_of, load, read_toml
 from dispatcher.audiences.values import (
+    PRIVATE_USE,
     SLOWEST,
     Audience,
     ChannelStep,
@@ -27,6 +28,7 @@ from dispatcher.audiences.values import (
 )
 
 __all__ = [
+    "PRIVATE_USE",
     "SLOWEST",
     "Audience",
     "ChannelStep",

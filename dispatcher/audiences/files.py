@@ -12,10 +12,18 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from channels.contract import Channel
 from dispatcher.audiences.values import (
+    PRIVATE_USE,
     SLOWEST,
     Audience,
     ChannelStep,
@@ -63,9 +71,16 @@ def _zone(value: object) -> object:
     return value
 
 
+def _readable(text: str) -> str:
+    if PRIVATE_USE.search(text):
+        raise ValueError("holds a character of private use")
+    return text
+
+
 Span = Annotated[timedelta, BeforeValidator(_span)]
 ZoneName = Annotated[str, BeforeValidator(_zone)]
-Words = Annotated[str, Field(min_length=1, max_length=200)]
+Words = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_readable)]
+Contact = Annotated[str, Field(max_length=200), AfterValidator(_readable)]
 Rate = Annotated[float, Field(gt=0, le=1_000_000)]
 Country = Annotated[str, Field(pattern=r"^([A-Z]{2}|default)$")]
 
@@ -114,6 +129,7 @@ class _Sender(_File):
     kind: SenderKind
     rate: Rate | None = None
     sandbox_rate: Rate | None = None
+    price: Annotated[float, Field(ge=0, le=1_000, allow_inf_nan=False)] = 0.0
 
 
 class _Account(_File):
@@ -125,20 +141,20 @@ class _Account(_File):
 
 
 class _Support(_File):
-    phone: str = ""
-    business_phone: str = ""
-    operations_phone: str = ""
-    operations_email: str = ""
-    media_email: str = ""
-    investor_email: str = ""
-    partner_email: str = ""
+    phone: Contact = ""
+    business_phone: Contact = ""
+    operations_phone: Contact = ""
+    operations_email: Contact = ""
+    media_email: Contact = ""
+    investor_email: Contact = ""
+    partner_email: Contact = ""
 
 
 class _OrganisationFile(_File):
     name: Words
     short_name: Words
     site: Words
-    sms_prefix: Annotated[str, Field(min_length=1, max_length=20)]
+    sms_prefix: Annotated[str, Field(min_length=1, max_length=20), AfterValidator(_readable)]
     default_zone: ZoneName
     default_locale: LocaleTag
     default_country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
@@ -151,6 +167,7 @@ class _OrganisationFile(_File):
     voice_services: frozenset[Code] = frozenset()
     region_names: dict[str, Words] = {}
     glossary: dict[LocaleTag, tuple[Words, ...]] = {}
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
 
 
 _Model = TypeVar("_Model", bound=_File)
@@ -343,9 +360,10 @@ def _organisation(found: _OrganisationFile) -> Organisation:
         voice_services=found.voice_services,
         region_names=found.region_names,
         glossary=found.glossary,
+        currency=found.currency,
     )
 
 
 def _sender(found: _Sender) -> Sender:
     rate = found.rate or SLOWEST[found.kind]
-    return Sender(found.value, found.kind, rate, found.sandbox_rate or rate)
+    return Sender(found.value, found.kind, rate, found.sandbox_rate or rate, found.price)

@@ -3,6 +3,7 @@
 Knows no file format, no incident of the moment, no template text, no SQL, no provider.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import time, timedelta
@@ -10,6 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from dispatcher.incidents import FactKind, Phase, Severity
+
+
+PRIVATE_USE = re.compile("[\ue000-\uf8ff\U000f0000-\U0010ffff]")
+"""Characters that mean nothing to a reader; the renderer marks places in a text with them."""
 
 
 class Scope(StrEnum):
@@ -111,12 +116,16 @@ class Audience:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Where a channel's messages come from. Rates are the adapter's own units per second."""
+    """Where a channel's messages come from. Rates are the adapter's own units per second.
+
+    `price` is what one unit costs, in the organisation's currency.
+    """
 
     value: str
     kind: SenderKind
     rate: float
     sandbox_rate: float
+    price: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +157,7 @@ class Organisation:
     """Who speaks. `zones` and `region_names` by region code, `emergency` by country code.
 
     `voice_services` are those that carry emergency calls; `glossary` holds, per locale,
-    words that must be written exactly so.
+    words that must be written exactly so; `currency` (ISO 4217) is that of all prices.
     """
 
     name: str
@@ -167,6 +176,7 @@ class Organisation:
     voice_services: frozenset[str]
     region_names: Mapping[str, str]
     glossary: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    currency: str = "USD"
 
     def sender(self, channel: str, country: str | None) -> Sender | None:
         """The country's own sender, else the channel's default, else none."""

@@ -59,7 +59,8 @@ def _api(key_file: Path | None = None) -> Iterator[tuple["Client", Any]]:
 
     try:
         with connect(load(), key_file=key_file) as api:
-            yield api, Console()
+            # A pipe has no width of its own: wide enough that no id is cut.
+            yield api, Console(width=None if sys.stdout.isatty() else 150)
     except DraftError as error:
         raise typer.BadParameter(str(error)) from None
     except operators.Declined as error:

@@ -38,11 +38,12 @@ def show(settings: Settings, console: Console) -> None:
             found = keys.listed(conn)
     finally:
         ledger.close()
-    table = Table("name", "id", "prefix", "scopes", "reach limit", "made", "revoked")
+    table = Table()
+    for name in ("name", "prefix", "scopes", "reach limit", "made", "revoked"):
+        table.add_column(name, no_wrap=name == "prefix")
     for key in found:
         table.add_row(
             key.name,
-            key.id,
             key.prefix,
             " ".join(key.scopes),
             f"{key.reach_limit:,}" if key.reach_limit else "none",

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from dispatcher.commands.places import APPROVER_KEY, OPERATOR_KEY, SANDBOX_URL_FILE, URL_FILE
-from dispatcher.commands.processes import listen, migrate, url_of
+from dispatcher.commands.processes import migrate, url_of
 from dispatcher.embedded import Service, Stack, discard, launch
 from dispatcher.ledger import keys
 from dispatcher.ledger.connection import Connection
@@ -117,16 +116,13 @@ def _service(
 
 
 def _with_free_sandbox(settings: Settings) -> Settings:
-    """The sandbox's port as set, or a free one if that is taken: the same through restarts."""
-    wanted = urlsplit(settings.sandbox_url).port or 8025
-    try:
-        bound = listen("127.0.0.1", wanted, exact=True)
-    except OSError:
-        bound = socket.socket()
+    """A free port for the sandbox, chosen here so that it stays the same through restarts.
+
+    Not a fixed one: two installations that start at the same moment would choose it both.
+    """
+    with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-    url = url_of(bound)
-    bound.close()
-    return settings.model_copy(update={"sandbox_url": url})
+        return settings.model_copy(update={"sandbox_url": url_of(bound)})
 
 
 def kept_key(conn: Connection, file: Path, scopes: frozenset[Scope]) -> str:

@@ -24,7 +24,7 @@ PORTS_TRIED = 100
 
 
 def listen(host: str, port: int, *, exact: bool) -> socket.socket:
-    """A bound TCP socket on `port`, or unless `exact` on the next free one (100 are tried).
+    """A TCP socket that listens on `port`, or unless `exact` on the next free one (100 are tried).
 
     Raises `OSError` when none can be had.
     """
@@ -36,6 +36,8 @@ def listen(host: str, port: int, *, exact: bool) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((host, candidate))
+            # Two may bind to one port at once; only one of them can listen.
+            bound.listen()
         except OSError as error:
             bound.close()
             refused = error

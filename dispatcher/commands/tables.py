@@ -122,7 +122,10 @@ def incident(console: Console, whole: Mapping[str, Any]) -> None:
         f"{whole['reference']}  {whole['severity']}  {whole['status']}  {whole['title']}",
         highlight=False,
     )
-    table = Table("update", "phase", "made", "audiences")
+    table = Table()
+    table.add_column("update", no_wrap=True)
+    for name in ("phase", "made", "audiences"):
+        table.add_column(name)
     for update in whole["updates"]:
         states: dict[str, list[str]] = {}
         for release in update["audiences"]:

@@ -9,9 +9,11 @@ are held here, and nothing new is claimed.
 
 import asyncio
 import random
+import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import structlog
@@ -57,6 +59,22 @@ class Turn:
     result: Literal["worked", "not_leased"]
     sent: int = 0
     again: float | None = None
+
+
+@dataclass(slots=True)
+class _Course:
+    """How far a turn on a batch has come. `unrecorded` is what no statement has written yet."""
+
+    pace: Pace
+    size: int
+    left: int
+    end: float
+    park: float = 0.0
+    unrecorded: list[Record] = field(default_factory=list)
+
+
+def _untried(claim: Claim) -> Record:
+    return Record(claim.id, State.PENDING, "untried", "", tried=False)
 
 
 class Batches:
@@ -109,38 +127,68 @@ class Batches:
         return Turn("worked", sent=sent, again=again)
 
     async def _work(self, held: Lease, adapter: Adapter) -> tuple[int, list[Record], float]:
-        """Windows until the batch is done, the turn is over, or the sender has nothing to grant."""
-        pace = Pace(
-            sender=f"{held.adapter}:{held.sender}",
-            rate=self._rate(held.message.channel, held.sender),
-            units=held.units,
+        """Windows until the batch is done, the turn is over, or the sender has nothing to grant.
+
+        While one window is on the wire the next is claimed, by the statement that records
+        the one before: the wire never waits for the database.
+        """
+        course = _Course(
+            pace=Pace(
+                sender=f"{held.adapter}:{held.sender}",
+                rate=self._rate(held.message.channel, held.sender),
+                units=held.units,
+            ),
+            size=max(WINDOW, adapter.limits.envelopes_per_request),
+            left=held.pending,
+            end=asyncio.get_running_loop().time() + self._budget,
         )
-        urgent = held.lane == "urgent"
-        size = max(WINDOW, adapter.limits.envelopes_per_request)
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self._budget
-        left, sent = held.pending, 0
+        sent = 0
         records: list[Record] = []
-        while left > 0 and loop.time() < end and not self._stopping():
-            grant = await self._pacing.take(pace, min(size, left), urgent=urgent)
-            if grant.count == 0:
-                return sent, records, grant.wait
-            claims = await self._with_ledger(self._window, held, records, grant.count)
-            records = []
-            await self._pacing.give_back(pace, grant.count - len(claims))
-            if not claims:
-                break
-            records, bug = await self._send_window(held, adapter, claims, grant=grant)
+        claims, grant = await self._next(held, course, records)
+        while claims:
             sent += len(claims)
-            left -= len(claims)
-            if bug or any(record.outcome == "adapter_broken" for record in records):
+            sending = asyncio.create_task(self._send_window(held, adapter, claims, grant=grant))
+            recorded, records = records, []
+            try:
+                claims, grant = await self._next(held, course, recorded)
+            finally:
+                # Whatever became of the claim, what is on the wire is waited for.
+                fresh, broken = await sending
+            records = [*course.unrecorded, *fresh]
+            course.unrecorded = []
+            if broken and claims:
+                # Claimed for an adapter that has just broken: nothing left, they go back.
+                records += [_untried(claim) for claim in claims]
                 break
-        return sent, records, 0.0
+        return sent, [*course.unrecorded, *records], course.park
+
+    async def _next(
+        self, held: Lease, course: _Course, records: list[Record]
+    ) -> tuple[list[Claim], Grant]:
+        """Claim the next window and record `records` with it; none if the turn is over."""
+        loop = asyncio.get_running_loop()
+        nothing = Grant(0)
+        course.unrecorded = records
+        if course.left <= 0 or loop.time() >= course.end or self._stopping():
+            return [], nothing
+        grant = await self._pacing.take(
+            course.pace, min(course.size, course.left), urgent=held.lane == "urgent"
+        )
+        if grant.count == 0:
+            course.park = grant.wait
+            return [], nothing
+        taken_at = loop.time()
+        claims = await self._with_ledger(self._window, held, records, grant.count)
+        course.unrecorded = []
+        await self._pacing.give_back(course.pace, grant, grant.count - len(claims))
+        course.left = course.left - len(claims) if claims else 0
+        return claims, replace(grant, offset=grant.offset - (loop.time() - taken_at))
 
     async def _send_window(
         self, held: Lease, adapter: Adapter, claims: Sequence[Claim], *, grant: Grant
     ) -> tuple[list[Record], bool]:
-        """Send what was claimed, at the moments granted; a record for every row."""
+        """Send what was claimed, at the moments granted: a record for every row, and whether
+        the adapter broke."""
         envelopes, records = await self._envelopes(held, claims)
         attempts = {claim.id: claim.attempts for claim in claims}
         outcomes: dict[str, Outcome] = {}
@@ -150,9 +198,11 @@ class Batches:
             await self._start(held, adapter, envelopes, grant=grant, outcomes=outcomes)
         # The one place that may catch everything: whatever escaped an adapter, the rows it
         # had are in doubt, and the ledger must say so.
-        except Exception:
+        except Exception as error:
             bug = True
-            log.exception("adapter.bug", adapter=held.adapter, batch=held.batch_id)
+            log.error(  # noqa: TRY400 - its own words may name an address
+                "adapter.bug", adapter=held.adapter, batch=held.batch_id, errors=_where(error)
+            )
         finally:
             renewing.cancel()
         await self._notice(held, claims, outcomes, bug=bug)
@@ -163,7 +213,8 @@ class Batches:
                 if outcome is None
                 else self._record(held, outcome, attempts[envelope.key])
             )
-        return records, bug
+        broken = any(isinstance(outcome, AdapterBroken) for outcome in outcomes.values())
+        return records, bug or broken
 
     async def _start(
         self,
@@ -285,7 +336,7 @@ class Batches:
         """Keep the lease while a slow window is out; a frozen process stops doing so."""
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
-            await self._with_ledger(self._report, held, [])
+            await self._with_ledger(self._renew_lease, held)
 
     async def _with_ledger(self, call: Callable[..., T], *args: object) -> T:
         """Run one ledger call off the loop, again until the database is back."""
@@ -312,9 +363,13 @@ class Batches:
         with self._ledger.read() as conn:
             return batches.report(conn, held, records, seconds=self._lease_seconds)
 
-    def _hand_back(self, held: Lease, park: float) -> float | None:
+    def _renew_lease(self, held: Lease) -> bool:
         with self._ledger.read() as conn:
-            return batches.hand_back(conn, held, park=park)
+            return batches.renew(conn, held, seconds=self._lease_seconds)
+
+    def _hand_back(self, held: Lease, park: float) -> float | None:
+        with self._ledger.transaction() as work:
+            return batches.hand_back(work.conn, held, park=park)
 
     def _threads(self, held: Lease, lookups: Sequence[bytes]) -> Mapping[bytes, str]:
         with self._ledger.read() as conn:
@@ -343,3 +398,12 @@ class Batches:
             if now + batches.refused_recipients(work.conn, message) >= REFUSALS_TO_PAUSE:
                 batches.pause_message(work.conn, message, paused=True)
                 log.error("message.paused", message=message, update=held.update_id)
+
+
+def _where(error: BaseException) -> list[str]:
+    """What kind of errors, and in which line of which function each arose; never their words."""
+    if isinstance(error, BaseExceptionGroup):
+        return [told for inner in error.exceptions for told in _where(inner)][:10]
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    lines = " < ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames))
+    return [f"{type(error).__name__} at {lines}"]

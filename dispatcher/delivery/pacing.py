@@ -26,7 +26,8 @@ ALONE_SHARE = 0.1
 """Of the rate, for a worker that cannot ask the others."""
 
 # KEYS[1] sender. ARGV: interval (s per envelope), wanted, ahead (s).
-# Answers granted, offset of the first moment from now, wait until something can be granted.
+# Answers granted, offset of the first moment from now, wait until something can be granted,
+# and the number as it then stands.
 _TAKE = """
 local t = redis.call('TIME')
 local now = tonumber(t[1]) + tonumber(t[2]) / 1e6
@@ -39,19 +40,19 @@ if granted > wanted then granted = wanted end
 if granted < 1 then
     local wait = tat + interval - ahead - now
     if tat - now < wait or interval > ahead then wait = tat - now end
-    return {0, '0', string.format('%.6f', math.max(wait, 0.001))}
+    return {0, '0', string.format('%.6f', math.max(wait, 0.001)), ''}
 end
 local new = tat + granted * interval
-redis.call('SET', KEYS[1], string.format('%.6f', new), 'PX', math.ceil((new - now) * 1000) + 1000)
-return {granted, string.format('%.6f', tat - now), '0'}
+local written = string.format('%.6f', new)
+redis.call('SET', KEYS[1], written, 'PX', math.ceil((new - now) * 1000) + 1000)
+return {granted, string.format('%.6f', tat - now), '0', written}
 """
 
-# Units granted and not used go back, as long as nobody was granted later ones.
+# Units granted and not used go back, as long as nobody was granted later ones: else what is
+# granted next would fall into moments that are given away already.
 _RETURN = """
-local tat = tonumber(redis.call('GET', KEYS[1]) or '0')
-if tat > 0 then
-    redis.call('SET', KEYS[1], string.format('%.6f', tat - tonumber(ARGV[1])), 'KEEPTTL')
-end
+if redis.call('GET', KEYS[1]) ~= ARGV[2] then return 0 end
+redis.call('SET', KEYS[1], string.format('%.6f', tonumber(ARGV[2]) - tonumber(ARGV[1])), 'KEEPTTL')
 return 1
 """
 
@@ -74,13 +75,15 @@ class Pace:
 class Grant:
     """`count` envelopes may leave, the first `offset` seconds from now, then `interval` apart.
 
-    With `count` 0, nothing can be granted for `wait` seconds.
+    With `count` 0, nothing can be granted for `wait` seconds. `until` is the sender's number as
+    this grant left it, empty if it was granted without Valkey.
     """
 
     count: int
     offset: float = 0.0
     interval: float = 0.0
     wait: float = 0.0
+    until: str = ""
 
 
 class Pacing:
@@ -97,20 +100,23 @@ class Pacing:
         """Moments for up to `wanted` envelopes."""
         ahead = URGENT_AHEAD if urgent else AHEAD
         try:
-            granted, offset, wait = await self._take(
+            granted, offset, wait, until = await self._take(
                 keys=[_key(pace)], args=[repr(pace.interval), wanted, ahead]
             )
         except (RedisError, OSError) as error:
             log.warning("pacing.alone", sender_rate=pace.rate, error=type(error).__name__)
             return self._take_alone(pace, wanted, ahead)
-        return Grant(int(granted), float(offset), pace.interval, float(wait))
+        return Grant(int(granted), float(offset), pace.interval, float(wait), until.decode())
 
-    async def give_back(self, pace: Pace, count: int) -> None:
-        """Return envelopes that were granted and had nobody to go to."""
-        if count < 1:
+    async def give_back(self, pace: Pace, grant: Grant, count: int) -> None:
+        """Return the last `count` envelopes of a grant, which had nobody to go to.
+
+        They are only taken back if nobody was granted anything after them.
+        """
+        if count < 1 or not grant.until:
             return
         try:
-            await self._return(keys=[_key(pace)], args=[repr(pace.interval * count)])
+            await self._return(keys=[_key(pace)], args=[repr(pace.interval * count), grant.until])
         except (RedisError, OSError):
             return
 

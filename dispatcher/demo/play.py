@@ -87,10 +87,8 @@ class Player:
         ]
 
     def _tell(self, number: int, count: int, step: Step) -> Told:
-        now = datetime.now(UTC)
-        step = told_at(self._scenario, step, now)
+        step = told_at(self._scenario, step, datetime.now(UTC))
         self._screen.work(f"{number:2}/{count} {step.phase.value}", None)
-        # The lasts of a second: what was known "now" must not lie in the API's future.
         update = step.update(self._fact_ids).model_dump(mode="json")
         if self._incident:
             path = f"/v1/incidents/{self._incident}/updates"

@@ -61,6 +61,7 @@ WHERE b.id = %(batch)s AND b.open AND b.due_at <= now()
     AND (b.lease_until IS NULL OR b.lease_until <= now())
     AND r.update_id = b.update_id AND r.audience = b.audience AND r.state = 'released'
     AND u.id = b.update_id AND i.id = u.incident_id AND m.id = b.message_id
+    AND m.paused_at IS NULL AND (u.expires_at IS NULL OR u.expires_at > now())
 RETURNING b.id AS batch_id, b.update_id::text, b.lease_epoch AS epoch, b.lane, b.adapter, b.sender,
     i.drill, i.id::text AS incident_id, u.expires_at, b.pending, b.sending,
     m.id, m.channel, m.locale, m.parts, m.slots, m.hash, m.units
@@ -68,7 +69,8 @@ RETURNING b.id AS batch_id, b.update_id::text, b.lease_epoch AS epoch, b.lane, b
 
 
 def lease(conn: Connection, batch_id: int, *, owner: str, seconds: float) -> Lease | None:
-    """Take the batch if it is due, free and released; call inside a transaction.
+    """Take the batch if it is due, free, released and neither paused nor expired; call
+    inside a transaction.
 
     A dead predecessor's rows in doubt become *unknown* here.
     """
@@ -138,7 +140,11 @@ result AS (
         ref, late)
     SELECT %(update)s, r.id, coalesce(x.attempts, 0), %(epoch)s, %(adapter)s, r.outcome, r.reason,
         r.detail, r.ref, x.id IS NULL OR x.was_state = 'unknown'
-    FROM result r LEFT JOIN recorded x ON x.id = r.id WHERE r.tried
+    FROM result r LEFT JOIN recorded x ON x.id = r.id
+    -- Told again because the commit's answer got lost: the same try is not written twice.
+    WHERE r.tried AND (x.id IS NOT NULL OR NOT EXISTS (SELECT FROM attempt a
+        WHERE a.update_id = %(update)s AND a.delivery_id = r.id AND a.epoch = %(epoch)s
+            AND a.outcome = r.outcome AND a.ref IS NOT DISTINCT FROM r.ref))
 )"""
 
 _CLAIM = """
@@ -260,11 +266,47 @@ def report(conn: Connection, held: Lease, records: Sequence[Record], *, seconds:
     return int(row[0]) if row else 0
 
 
+def renew(conn: Connection, held: Lease, *, seconds: float) -> bool:
+    """Hold the lease for another `seconds`; False if it is no longer ours."""
+    return (
+        conn.execute(
+            "UPDATE batch SET lease_until = now() + make_interval(secs => %s)"
+            " WHERE id = %s AND lease_epoch = %s AND lease_until > now()",
+            (seconds, held.batch_id, held.epoch),
+        ).rowcount
+        > 0
+    )
+
+
 def hand_back(conn: Connection, held: Lease, *, park: float = 0.0) -> float | None:
     """End the lease; returns seconds until the batch is due again, None if it is not.
 
     `park` is how long the sender's pace asks to wait. A breaker that is open parks it too.
+    Call inside a transaction, after all outcomes are recorded.
     """
+    values = {
+        "update": held.update_id,
+        "batch": held.batch_id,
+        "epoch": held.epoch,
+        "adapter": held.adapter,
+        "sender": held.sender,
+        "park": park,
+    }
+    found = conn.execute(
+        "SELECT b.sending, r.state <> 'released' FROM batch b"
+        " JOIN release r ON r.update_id = b.update_id AND r.audience = b.audience"
+        " WHERE b.id = %(batch)s AND b.lease_epoch = %(epoch)s FOR UPDATE OF b",
+        values,
+    ).fetchone()
+    if found is None:
+        return None
+    sending, stopped = found
+    if sending:
+        # Claimed by a statement whose answer got lost: nothing of it ever left.
+        conn.execute((_MOVE + counters()).encode() + b" SELECT", values | _UNCLAIM)
+    if stopped:
+        # Refused for now, and stopped meanwhile.
+        conn.execute((_MOVE + counters()).encode() + b" SELECT", values | _STOP)
     row = conn.execute(
         "WITH next AS (SELECT min(next_attempt_at) AS at FROM delivery"
         " WHERE update_id = %(update)s AND batch_id = %(batch)s AND state = 'pending'),"
@@ -273,18 +315,24 @@ def hand_back(conn: Connection, held: Lease, *, park: float = 0.0) -> float | No
         " UPDATE batch b SET lease_owner = NULL, lease_until = NULL, due_at = CASE"
         " WHEN next.at IS NULL THEN NULL ELSE"
         " greatest(next.at, closed.at, now() + make_interval(secs => %(park)s)) END"
-        " FROM next, closed WHERE b.id = %(batch)s AND b.lease_epoch = %(epoch)s"
+        " FROM next, closed WHERE b.id = %(batch)s"
         " RETURNING extract(epoch FROM b.due_at - now())::float8",
-        {
-            "update": held.update_id,
-            "batch": held.batch_id,
-            "epoch": held.epoch,
-            "adapter": held.adapter,
-            "sender": held.sender,
-            "park": park,
-        },
+        values,
     ).fetchone()
     return None if row is None or row[0] is None else max(0.0, float(row[0]))
+
+
+_MOVE = """
+WITH moved AS (
+    UPDATE delivery d SET state = %(now_state)s, reason = %(reason)s, changed_at = now(),
+        next_attempt_at = CASE WHEN %(now_state)s = 'pending' THEN now() END,
+        attempts = d.attempts - %(untried)s
+    WHERE d.update_id = %(update)s AND d.batch_id = %(batch)s AND d.state = %(was_state)s
+    RETURNING d.batch_id, %(was_state)s::text AS was_state, d.state AS now_state,
+        NULL::timestamptz AS accepted_at
+), """
+_UNCLAIM = {"was_state": "sending", "now_state": "pending", "reason": "", "untried": 1}
+_STOP = {"was_state": "pending", "now_state": "stopped", "reason": "stopped", "untried": 0}
 
 
 def thread_refs(

@@ -31,6 +31,7 @@ def take_due(conn: Connection, *, lane: str, quiet_seconds: float, limit: int) -
         "UPDATE batch SET enqueued_at = now() WHERE id IN ("
         " SELECT b.id FROM batch b JOIN release r ON r.update_id = b.update_id"
         " AND r.audience = b.audience AND r.state = 'released'"
+        " JOIN message m ON m.id = b.message_id AND m.paused_at IS NULL"
         " WHERE b.open AND b.due_at <= now() AND b.lane = %(lane)s"
         " AND (b.lease_until IS NULL OR b.lease_until <= now())"
         " AND (b.enqueued_at IS NULL OR b.enqueued_at < b.due_at"

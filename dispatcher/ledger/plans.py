@@ -7,6 +7,7 @@ planning the same audience again adds nothing.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dispatcher.ledger import selection
 from dispatcher.ledger.connection import Connection, one
 from dispatcher.ledger.counting import counters
 
@@ -41,6 +42,16 @@ def try_lock(conn: Connection, incident_id: str) -> bool:
     )
 
 
+def wordings(conn: Connection, update_id: str, audiences: Sequence[str]) -> list[selection.Wording]:
+    """The stored messages of these audiences, without their text."""
+    rows = conn.execute(
+        "SELECT audience, channel, locale, id FROM message WHERE update_id = %s"
+        " AND audience = ANY(%s)",
+        (update_id, list(audiences)),
+    ).fetchall()
+    return [selection.Wording(*row) for row in rows]
+
+
 def due(conn: Connection, update_id: str) -> list[Due]:
     """The audiences of an update that are released and not planned."""
     rows = conn.execute(
@@ -58,55 +69,34 @@ def mark_planned(conn: Connection, update_id: str, audiences: Sequence[str]) -> 
     )
 
 
+_CELLS = """
+CREATE TEMP TABLE cell ON COMMIT DROP AS
+SELECT c.cell, c.size, v.audience, v.channel, v.message_id, v.adapter, v.sender,
+    (%(reasons)s::text[])[c.cell %% 8 + 1] AS reason,
+    CASE c.cell %% 8 WHEN 0 THEN 'pending' WHEN %(spared)s THEN 'spared' ELSE 'skipped' END AS state
+FROM (SELECT cell, count(*)::int AS size FROM choice GROUP BY cell) c
+JOIN voice v ON v.voice = c.cell / 8
+"""
+
 _PLANNED = """
 INSERT INTO planned (update_id, audience, channel, rows)
-SELECT %(update)s, audience, channel, count(*) FROM choice GROUP BY audience, channel
+SELECT %(update)s, audience, channel, sum(size) FROM cell GROUP BY audience, channel
 ON CONFLICT (update_id, audience, channel) DO UPDATE SET rows = planned.rows + EXCLUDED.rows
 """
 
 _MEMBERS = """
 INSERT INTO membership (incident_id, audience, recipients)
-SELECT %(incident)s, belongs, array_agg(id) FROM who
-WHERE belongs IS NOT NULL AND NOT member GROUP BY belongs
-"""
-
-_CELLS = """
-CREATE TEMP TABLE cell ON COMMIT DROP AS
-SELECT *, row_number() OVER ()::int AS cell FROM (
-    SELECT DISTINCT audience, channel, message_id, adapter, sender, reason,
-        CASE reason WHEN '' THEN 'pending' WHEN 'not_told_before' THEN 'spared'
-            ELSE 'skipped' END AS state
-    FROM choice
-) distinct_cells
-"""
-
-# Priority first, then who was never told, then who was told longest ago, then a shuffle
-# of this incident's own, so that a slow rate does not starve the same people each time.
-_PLACED = """
-CREATE TEMP TABLE placed ON COMMIT DROP AS
-SELECT recipient_id, contact_point_id, shared_contact_id, cell, (turn - 1) / %(size)s AS chunk,
-    turn AS seq
-FROM (
-    SELECT c.recipient_id, c.contact_point_id, c.shared_contact_id, cell.cell,
-        row_number() OVER (PARTITION BY cell.cell ORDER BY c.priority DESC,
-            told.at NULLS FIRST,
-            hashint8extended(c.recipient_id, hashtextextended(%(incident)s::text, 2))) AS turn
-    FROM choice c
-    JOIN cell ON cell.audience = c.audience AND cell.channel = c.channel
-        AND coalesce(cell.message_id, 0) = coalesce(c.message_id, 0)
-        AND cell.adapter = c.adapter AND cell.sender = c.sender AND cell.reason = c.reason
-    LEFT JOIN told ON told.recipient_id = c.recipient_id
-) ordered
+SELECT %(incident)s, (%(rules)s::text[])[belongs], array_agg(id) FROM who
+WHERE belongs > 0 AND NOT member GROUP BY belongs
 """
 
 # The first chunk of every cell goes before the second of any.
 _PARCELS = """
 CREATE TEMP TABLE parcel ON COMMIT DROP AS
-SELECT g.*, c.audience, c.channel, c.message_id, c.adapter, c.sender, c.reason, c.state,
+SELECT c.*, chunk, least(%(size)s, c.size - chunk * %(size)s) AS rows,
     nextval(pg_get_serial_sequence('batch', 'id')) AS batch_id,
-    row_number() OVER (ORDER BY g.chunk, g.cell) AS seq
-FROM (SELECT cell, chunk, count(*) AS size FROM placed GROUP BY cell, chunk) g
-JOIN cell c ON c.cell = g.cell
+    row_number() OVER (ORDER BY chunk, c.cell) AS seq
+FROM cell c, generate_series(0, (c.size - 1) / %(size)s) AS chunk
 """
 
 _BATCHES = """
@@ -114,44 +104,83 @@ INSERT INTO batch (id, update_id, audience, channel, adapter, sender, message_id
     size, open, due_at, enqueued_at, pending, skipped, spared)
 OVERRIDING SYSTEM VALUE
 SELECT batch_id, %(update)s, audience, channel, adapter, sender, message_id, %(lane)s,
-    seq, size, state = 'pending', CASE state WHEN 'pending' THEN now() END,
+    seq, rows, state = 'pending', CASE state WHEN 'pending' THEN now() END,
     CASE state WHEN 'pending' THEN now() END,
-    CASE state WHEN 'pending' THEN size ELSE 0 END,
-    CASE state WHEN 'skipped' THEN size ELSE 0 END,
-    CASE state WHEN 'spared' THEN size ELSE 0 END
+    CASE state WHEN 'pending' THEN rows ELSE 0 END,
+    CASE state WHEN 'skipped' THEN rows ELSE 0 END,
+    CASE state WHEN 'spared' THEN rows ELSE 0 END
 FROM parcel
 """
 
+# Priority first, then who was never told, then who was told longest ago, then a shuffle
+# of this incident's own, so that a slow rate does not starve the same people each time.
 _DELIVERIES = """
 INSERT INTO delivery (update_id, batch_id, recipient_id, contact_point_id, shared_contact_id,
     channel, seq, state, reason, next_attempt_at)
 SELECT %(update)s, p.batch_id, d.recipient_id, d.contact_point_id, d.shared_contact_id,
-    p.channel, d.seq, p.state, p.reason, CASE p.state WHEN 'pending' THEN now() END
-FROM placed d JOIN parcel p USING (cell, chunk)
+    p.channel, d.turn, p.state, p.reason, CASE p.state WHEN 'pending' THEN now() END
+FROM (
+    SELECT c.recipient_id, c.contact_point_id, c.shared_contact_id, c.cell,
+        row_number() OVER (PARTITION BY c.cell ORDER BY NOT c.priority, told.at NULLS FIRST,
+            hashint8extended(c.recipient_id, hashtextextended(%(incident)s::text, 2))) AS turn
+    FROM choice c LEFT JOIN told ON told.recipient_id = c.recipient_id
+) d JOIN parcel p ON p.cell = d.cell AND p.chunk = (d.turn - 1) / %(size)s
 """
 
 
 def insert(
-    conn: Connection, *, incident_id: str, update_id: str, lane: str, batch_size: int
+    conn: Connection,
+    *,
+    incident_id: str,
+    update_id: str,
+    lane: str,
+    rules: Sequence[selection.Rule],
+    batch_size: int,
 ) -> list[Queued]:
-    """Turn this transaction's selection into rows; returns the batches to send, in order."""
+    """Turn this transaction's selection into rows; returns the batches to send, in order.
+
+    `rules` are those of the selection's question.
+    """
     values = {
         "incident": incident_id,
         "update": update_id,
         "lane": lane,
+        "rules": selection.names(rules),
+        "reasons": list(selection.REASONS),
+        "spared": selection.REASONS.index("not_told_before"),
         "size": batch_size,
     }
-    conn.execute("DROP TABLE IF EXISTS pg_temp.cell, pg_temp.placed, pg_temp.parcel")
-    for statement in (_PLANNED, _MEMBERS, _CELLS, _PLACED, _PARCELS, _BATCHES, _DELIVERIES):
-        conn.execute(statement, values)
+    conn.execute("DROP TABLE IF EXISTS pg_temp.cell, pg_temp.parcel")
+    with selection.joining(conn, few=False):
+        for statement in (_CELLS, _PLANNED, _MEMBERS, _PARCELS, _BATCHES, _DELIVERIES):
+            conn.execute(statement, values, prepare=False)
     rows = conn.execute(
-        "SELECT batch_id FROM parcel WHERE state = 'pending' ORDER BY seq"
+        "SELECT batch_id FROM parcel WHERE state = 'pending' ORDER BY seq", prepare=False
     ).fetchall()
     return [Queued(batch_id=row[0], lane=lane) for row in rows]
 
 
-def supersede(conn: Connection, *, earlier: Sequence[str]) -> int:
+_TELLING = ("", "not_told_before", "shared_contact")
+"""A person selected with one of these needs no earlier update any more."""
+
+_SUPERSEDE = f"""
+WITH moved AS (
+    UPDATE delivery d SET state = 'superseded', reason = 'newer_update', changed_at = now(),
+        next_attempt_at = NULL
+    FROM choice c
+    WHERE d.update_id = ANY(%(earlier)s::uuid[]) AND d.recipient_id = c.recipient_id
+        AND d.state = 'pending' AND c.cell %% 8 = ANY(%(telling)s::int[])
+    RETURNING d.batch_id, 'pending' AS was_state, d.state AS now_state,
+        NULL::timestamptz AS accepted_at
+), {counters()}
+SELECT count(*) FROM moved
+"""
+
+
+def supersede(conn: Connection, *, earlier: Sequence[str], few: bool) -> int:
     """Take back what is unsent of earlier updates for the people now selected; returns how many.
+
+    `few` as the selection said.
 
     Batches are locked before their rows, as everywhere, so that two movers cannot
     wait for each other.
@@ -163,15 +192,12 @@ def supersede(conn: Connection, *, earlier: Sequence[str]) -> int:
     ).fetchall()
     if not locked:
         return 0
-    row = conn.execute(
-        "WITH moved AS (UPDATE delivery d SET state = 'superseded', reason = 'newer_update',"
-        " changed_at = now(), next_attempt_at = NULL FROM choice c"
-        " WHERE d.update_id = ANY(%(earlier)s::uuid[]) AND d.recipient_id = c.recipient_id"
-        " AND d.state = 'pending' AND c.reason IN ('', 'not_told_before', 'shared_contact')"
-        " RETURNING d.batch_id, 'pending' AS was_state, d.state AS now_state,"
-        " NULL::timestamptz AS accepted_at), " + counters() + " SELECT count(*) FROM moved",
-        {"earlier": list(earlier)},
-    ).fetchone()
+    values = {
+        "earlier": list(earlier),
+        "telling": [selection.REASONS.index(reason) for reason in _TELLING],
+    }
+    with selection.joining(conn, few=few):
+        row = conn.execute(_SUPERSEDE, values, prepare=False).fetchone()
     return int(one(row))
 
 

@@ -4,15 +4,21 @@ The selection is built in temporary tables of the caller's transaction. Planning
 from them; a preview counts them and rolls back, so that what was shown is what is done.
 
     who      one row per person: the audience it belongs to, or the one it fell out of
-    choice   one row per person and contact point (or per person that has none), with
-             its message, adapter, sender, and the reason if it will not be sent
+    told     who may have heard earlier updates of the incident, and when last
+    voice    message, adapter and sender as few rows; `channel` none for who has no contact
+    choice   one row per person and contact point (or per person that has none), with its
+             `cell`: the voice and the reason if it will not be sent, in one number
+
+Audiences, ways, voices and reasons are numbers in here: a million rows are joined and
+sorted by them. How tables are joined is set by counting, not left to statistics: right
+after an import there are none, and a guess of one row costs minutes.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from dispatcher.ledger.connection import Connection
-from dispatcher.ledger.incidents import as_json
+from dispatcher.ledger.connection import Connection, one
 
 TOLD = "('sending', 'accepted', 'delivered', 'unknown')"
 """States in which a person may have the message."""
@@ -90,63 +96,73 @@ class Question:
     wordings: tuple[Wording, ...]
 
 
-_RULES = """
-CREATE TEMP TABLE rule ON COMMIT DROP AS
-SELECT r.*, name = ANY(%(named)s) AS named, name = ANY(%(due)s) AS due
-FROM jsonb_to_recordset(%(rules)s::jsonb)
-    AS r(name text, rank int, segments text[], tags text[], also_tags text[], everyone boolean,
-        first boolean);
+REASONS = (
+    "",
+    "not_told_before",
+    "suppressed",
+    "no_adapter",
+    "no_message",
+    "shared_contact",
+    "no_contact",
+    "other_audience",
+)
+"""Why a row is not sent, by number; a cell is its voice's number times eight plus this."""
+
+_NUMBER = {reason: number for number, reason in enumerate(REASONS)}
+
+
+def names(rules: Sequence[Rule]) -> list[str]:
+    """The audiences by rank: an audience's number is its place in here, from 1."""
+    return [rule.name for rule in sorted(rules, key=lambda rule: rule.rank)]
+
+
+@contextmanager
+def joining(conn: Connection, *, few: bool) -> Iterator[None]:
+    """How this transaction joins: a few rows by index lookups, many by one pass and a hash.
+
+    Few, and no scan of a whole table is chosen; many, and no loop over one is.
+    """
+    off = "enable_seqscan" if few else "enable_nestloop"
+    conn.execute(
+        f"SET LOCAL {off} = off; SET LOCAL work_mem = '128MB'; SET LOCAL jit = off;"
+        " SET LOCAL max_parallel_workers_per_gather = 0"
+    )
+    yield
+    conn.execute(
+        f"SET LOCAL {off} TO DEFAULT; SET LOCAL work_mem TO DEFAULT; SET LOCAL jit TO DEFAULT;"
+        " SET LOCAL max_parallel_workers_per_gather TO DEFAULT"
+    )
+
+
+_DROPPED = (
+    "DROP TABLE IF EXISTS pg_temp.choice, pg_temp.voice, pg_temp.reached, pg_temp.told,"
+    " pg_temp.carried, pg_temp.who, pg_temp.member"
+)
+
+_MEMBER = """
+CREATE TEMP TABLE member ON COMMIT DROP AS
+SELECT unnest(m.recipients) AS recipient_id,
+    coalesce(array_position(%(rules)s::text[], m.audience), 0) AS rule
+FROM membership m WHERE m.incident_id = %(incident)s::uuid
 """
 
-# Segment and tags decide the audience, and few combinations of them exist: the rules
-# are judged once per combination, not once per person.
 _WHO = """
 CREATE TEMP TABLE who ON COMMIT DROP AS
-WITH near AS MATERIALIZED (
-    SELECT r.id, r.locale, r.segment, r.tags,
-        r.services && %(services)s::text[] AND (cardinality(%(regions)s::text[]) = 0
-            OR r.region = ANY(%(regions)s) OR r.region LIKE ANY(%(within)s)) AS affected
-    FROM recipient r
-    WHERE (r.services && %(services)s::text[] AND (cardinality(%(regions)s::text[]) = 0
-            OR r.region = ANY(%(regions)s) OR r.region LIKE ANY(%(within)s)))
-        OR EXISTS (SELECT FROM rule WHERE named AND everyone AND cardinality(segments) = 0)
-        OR r.segment IN (SELECT unnest(segments) FROM rule WHERE named AND everyone)
-        OR r.tags && (SELECT array_agg(tag) FROM rule, unnest(also_tags) tag
-            WHERE named AND everyone)
-), combination AS (
-    SELECT DISTINCT segment, tags FROM near
-), judged AS (
-    SELECT c.segment, c.tags, best.name AS best, out_of.name AS out_of_any, out_of_near.name AS out_of_near
-    FROM combination c
-    LEFT JOIN LATERAL (SELECT name FROM rule WHERE
-        ((cardinality(segments) = 0 OR c.segment = ANY(segments))
-            AND (cardinality(rule.tags) = 0 OR c.tags && rule.tags) OR c.tags && also_tags)
-        ORDER BY rank LIMIT 1) best ON true
-    LEFT JOIN LATERAL (SELECT name FROM rule WHERE named AND everyone
-        AND ((cardinality(segments) = 0 OR c.segment = ANY(segments))
-            AND (cardinality(rule.tags) = 0 OR c.tags && rule.tags) OR c.tags && also_tags)
-        ORDER BY rank LIMIT 1) out_of ON true
-    LEFT JOIN LATERAL (SELECT name FROM rule WHERE named
-        AND ((cardinality(segments) = 0 OR c.segment = ANY(segments))
-            AND (cardinality(rule.tags) = 0 OR c.tags && rule.tags) OR c.tags && also_tags)
-        ORDER BY rank LIMIT 1) out_of_near ON true
-), member AS (
-    SELECT m.audience, unnest(m.recipients) AS recipient_id FROM membership m
-    WHERE m.incident_id = %(incident)s::uuid
-), placed AS (
-    SELECT n.id, n.locale, n.tags, n.affected, coalesce(m.audience, j.best) AS belongs,
-        m.audience IS NOT NULL AS member,
-        CASE WHEN n.affected THEN j.out_of_near ELSE j.out_of_any END AS out_of
-    FROM near n JOIN judged j ON j.segment = n.segment AND j.tags = n.tags
-    LEFT JOIN member m ON m.recipient_id = n.id
-)
-SELECT p.id, p.locale, 'priority' = ANY(p.tags) AS priority, p.belongs, p.member,
-    CASE WHEN own.name IS NOT NULL THEN p.belongs ELSE p.out_of END AS audience,
-    CASE WHEN own.name IS NOT NULL THEN '' ELSE 'other_audience' END AS reason
-FROM placed p
-LEFT JOIN rule own ON own.name = p.belongs AND own.named
-WHERE CASE WHEN own.name IS NOT NULL THEN own.due AND (own.everyone OR p.affected)
-    ELSE p.out_of IN (SELECT name FROM rule WHERE due) END;
+SELECT id, locale, 'priority' = ANY(tags) AS priority, belongs, member, audience,
+    CASE WHEN belongs = audience THEN 0 ELSE {other_audience} END AS reason
+FROM (
+    SELECT *, CASE WHEN belongs = ANY(%(named)s::int[]) THEN belongs
+        WHEN affected THEN {out_of_near} ELSE {out_of_any} END AS audience
+    FROM (
+        SELECT r.id, r.locale, r.segment, r.tags, {affected} AS affected,
+            {member} AS member, {belongs} AS belongs
+        FROM recipient r {members}
+        WHERE {affected} AND ({near}) OR {far}
+        OFFSET 0
+    ) r OFFSET 0
+) placed
+WHERE audience = ANY(%(due)s::int[])
+    AND (belongs <> audience OR affected OR audience = ANY(%(everyone)s::int[]))
 """
 
 # A correction goes to the contact points whose messages carried the withdrawn facts,
@@ -154,171 +170,338 @@ WHERE CASE WHEN own.name IS NOT NULL THEN own.due AND (own.everyone OR p.affecte
 _CARRIED = """
 CREATE TEMP TABLE carried ON COMMIT DROP AS
 SELECT DISTINCT ON (d.contact_point_id, d.channel)
-    d.recipient_id, d.contact_point_id, d.channel, b.audience, m.locale
+    d.recipient_id, d.contact_point_id, d.channel,
+    array_position(%(rules)s::text[], b.audience) AS audience, m.locale
 FROM delivery d JOIN batch b ON b.id = d.batch_id JOIN message m ON m.id = b.message_id
-WHERE d.update_id = ANY(%(earlier)s::uuid[]) AND m.facts && %(withdrawn)s::uuid[]
+WHERE d.update_id = ANY(%(earlier)s::uuid[]) AND b.update_id = ANY(%(earlier)s::uuid[])
+    AND m.facts && %(withdrawn)s::uuid[] AND b.audience = ANY(%(due_names)s::text[])
     AND d.state IN ('sending', 'accepted', 'delivered', 'unknown')
-    AND b.audience = ANY(%(due)s)
-ORDER BY d.contact_point_id, d.channel, d.update_id DESC;
+ORDER BY d.contact_point_id, d.channel, d.update_id DESC
+"""
+_WHO_BEFORE = """
 CREATE TEMP TABLE who ON COMMIT DROP AS
 SELECT DISTINCT ON (c.recipient_id) c.recipient_id AS id, c.locale, false AS priority,
-    c.audience AS belongs, true AS member, c.audience, '' AS reason
-FROM carried c ORDER BY c.recipient_id;
+    c.audience AS belongs, true AS member, c.audience, 0 AS reason
+FROM carried c ORDER BY c.recipient_id, c.audience
 """
 
 _TOLD = f"""
 CREATE TEMP TABLE told ON COMMIT DROP AS
-SELECT recipient_id, max(coalesce(accepted_at, changed_at)) AS at FROM delivery
-WHERE update_id = ANY(%(earlier)s::uuid[])
-    AND (state IN {TOLD} OR reason = 'shared_contact')
-GROUP BY recipient_id;
+SELECT d.recipient_id, max(coalesce(d.accepted_at, d.changed_at)) AS at
+FROM who w JOIN delivery d ON d.recipient_id = w.id
+WHERE d.update_id = ANY(%(earlier)s::uuid[])
+    AND (d.state IN {TOLD} OR d.reason = 'shared_contact')
+GROUP BY d.recipient_id
 """
 
-# Windows over a hundred thousand contacts sort by numbers, not by words.
-_WAYS = """
-CREATE TEMP TABLE way ON COMMIT DROP AS
-SELECT s.*, rule.rank, row_number() OVER (ORDER BY s.audience, s.step, s.kind_order)::int AS way,
-    CASE WHEN rule.first THEN 0 ELSE s.step + 1 END AS course,
-    (s.adapter = '')::int * 65536 + s.step * 256 + s.kind_order AS preference
-FROM jsonb_to_recordset(%(steps)s::jsonb)
-    AS s(audience text, step int, channel text, kind_order int, kind text, adapter text)
-JOIN rule ON rule.name = s.audience;
+_WAY = """
+unnest(%(way)s::int[], %(way_audience)s::int[], %(way_channel)s::text[], %(way_kind)s::text[],
+    %(way_course)s::int[], %(way_preference)s::int[])
+    AS y(way, audience, channel, kind, course, preference)
 """
 
-_REACHED = """
+_REACHED = f"""
 CREATE TEMP TABLE reached ON COMMIT DROP AS
-SELECT * FROM (
-    SELECT w.id AS recipient_id, w.locale, w.priority, way.way, way.rank AS audience_rank,
-        way.channel, c.id AS contact_point_id, c.country, x.kind IS NOT NULL AS suppressed,
-        rank() OVER (PARTITION BY w.id, way.course
-            ORDER BY (x.kind IS NOT NULL)::int * 131072 + way.preference) AS place
+SELECT recipient_id, locale, priority, way, contact_point_id, country, suppressed FROM (
+    SELECT w.id AS recipient_id, w.locale, w.priority, y.way, c.id AS contact_point_id,
+        coalesce(c.country, '') AS country, x.kind IS NOT NULL AS suppressed,
+        rank() OVER (PARTITION BY w.id * 256 + y.course
+            ORDER BY (x.kind IS NOT NULL)::int * 131072 + y.preference) AS place
     FROM who w
     JOIN recipient_contact rc ON rc.recipient_id = w.id
     JOIN contact_point c ON c.id = rc.contact_point_id
-    JOIN way ON way.audience = w.audience AND way.kind = c.kind
+    JOIN {_WAY} ON y.audience = w.audience AND y.kind = c.kind
     LEFT JOIN suppression x ON x.kind = c.kind AND x.lookup = c.lookup
-    WHERE w.reason = ''
-) ranked WHERE place = 1;
+    WHERE w.reason = 0
+) ranked WHERE place = 1
 """
 
-_REACHED_BEFORE = """
+_REACHED_BEFORE = f"""
 CREATE TEMP TABLE reached ON COMMIT DROP AS
-SELECT c.recipient_id, c.locale, false AS priority, way.way, way.rank AS audience_rank,
-    c.channel, c.contact_point_id, p.country, x.kind IS NOT NULL AS suppressed
+SELECT c.recipient_id, c.locale, false AS priority, y.way, c.contact_point_id,
+    coalesce(p.country, '') AS country, x.kind IS NOT NULL AS suppressed
 FROM carried c
 JOIN contact_point p ON p.id = c.contact_point_id
-JOIN way ON way.audience = c.audience AND way.channel = c.channel AND way.kind = p.kind
-LEFT JOIN suppression x ON x.kind = p.kind AND x.lookup = p.lookup;
+JOIN {_WAY} ON y.audience = c.audience AND y.channel = c.channel AND y.kind = p.kind
+LEFT JOIN suppression x ON x.kind = p.kind AND x.lookup = p.lookup
 """
 
-# A contact point that several people share is told once; the others' rows point at it.
-_SHARED = """
-CREATE TEMP TABLE shared ON COMMIT DROP AS
-SELECT recipient_id, contact_point_id, channel FROM (
-    SELECT r.recipient_id, r.contact_point_id, r.channel,
-        row_number() OVER (PARTITION BY r.contact_point_id, r.channel
-            ORDER BY r.audience_rank, r.priority DESC, r.recipient_id) AS turn
-    FROM reached r JOIN (
-        SELECT contact_point_id FROM reached GROUP BY contact_point_id HAVING count(*) > 1
-    ) several USING (contact_point_id)
-) turns WHERE turn > 1
-UNION
-SELECT r.recipient_id, r.contact_point_id, r.channel FROM reached r
-JOIN delivery d ON d.update_id = %(update)s::uuid AND d.contact_point_id = r.contact_point_id
-    AND d.channel = r.channel;
+_VOICE = """
+CREATE TEMP TABLE voice ON COMMIT DROP AS
+SELECT * FROM unnest(%(voice)s::int[], %(voice_audience)s::text[], %(voice_channel)s::text[],
+    %(voice_message)s::bigint[], %(voice_locale)s::text[], %(voice_adapter)s::text[],
+    %(voice_sender)s::text[])
+    AS v(voice, audience, channel, message_id, message_locale, adapter, sender)
 """
 
 _CHOICE = """
 CREATE TEMP TABLE choice ON COMMIT DROP AS
-WITH wording AS (
-    SELECT * FROM jsonb_to_recordset(%(wordings)s::jsonb)
-        AS w(audience text, channel text, locale text, id bigint)
-), spoken AS (
-    SELECT r.way, way.audience, way.channel, way.adapter, r.locale, best.id,
-        best.locale AS message_locale
-    FROM (SELECT DISTINCT way, locale FROM reached) r
-    JOIN way ON way.way = r.way
-    LEFT JOIN LATERAL (
-        SELECT w.id, w.locale FROM wording w
-        WHERE w.audience = way.audience AND w.channel = way.channel
-            AND w.locale IN (r.locale, split_part(r.locale, '-', 1), %(default_locale)s)
-        ORDER BY w.locale = r.locale DESC, w.locale = split_part(r.locale, '-', 1) DESC LIMIT 1
-    ) best ON true
-), sender AS (
-    SELECT * FROM jsonb_to_recordset(%(senders)s::jsonb)
-        AS s(channel text, country text, sender text)
-), sent_from AS (
-    SELECT r.channel, r.country, coalesce(own.sender, fallback.sender, '') AS sender
-    FROM (SELECT DISTINCT channel, coalesce(country, '') AS country FROM reached) r
-    LEFT JOIN sender own ON own.channel = r.channel AND own.country = r.country
-    LEFT JOIN sender fallback ON fallback.channel = r.channel AND fallback.country = ''
-)
-SELECT r.recipient_id, s.audience, s.channel, s.id AS message_id, s.message_locale, s.adapter,
-    f.sender, r.priority,
-    CASE WHEN sh.recipient_id IS NULL THEN r.contact_point_id END AS contact_point_id,
-    sh.contact_point_id AS shared_contact_id,
-    CASE
-        WHEN %(spare_untold)s AND told.recipient_id IS NULL THEN 'not_told_before'
-        WHEN r.suppressed THEN 'suppressed'
-        WHEN s.adapter = '' THEN 'no_adapter'
-        WHEN s.id IS NULL THEN 'no_message'
-        WHEN sh.recipient_id IS NOT NULL THEN 'shared_contact'
-        ELSE '' END AS reason
+SELECT r.recipient_id, r.contact_point_id, NULL::bigint AS shared_contact_id, r.priority,
+    s.voice * 8 + CASE WHEN {untold} THEN {not_told_before}
+        WHEN r.suppressed THEN {suppressed} ELSE s.flaw END AS cell
 FROM reached r
-JOIN spoken s ON s.way = r.way AND s.locale = r.locale
-JOIN sent_from f ON f.channel = r.channel AND f.country = coalesce(r.country, '')
-LEFT JOIN told ON told.recipient_id = r.recipient_id
-LEFT JOIN shared sh ON sh.recipient_id = r.recipient_id
-    AND sh.contact_point_id = r.contact_point_id AND sh.channel = r.channel
+JOIN unnest(%(spoken_way)s::int[], %(spoken_locale)s::text[], %(spoken_country)s::text[],
+    %(spoken_voice)s::int[], %(spoken_flaw)s::int[]) AS s(way, locale, country, voice, flaw)
+    ON s.way = r.way AND s.locale = r.locale AND s.country = r.country
+{told}
 UNION ALL
-SELECT w.id, w.audience, 'none', NULL, NULL, '', '', w.priority, NULL, NULL,
-    CASE WHEN w.reason = '' THEN 'no_contact' ELSE w.reason END
-FROM who w WHERE NOT EXISTS (SELECT FROM reached r WHERE r.recipient_id = w.id);
+SELECT w.id, NULL, NULL, w.priority,
+    w.audience * 8 + CASE w.reason WHEN 0 THEN {no_contact} ELSE w.reason END
+FROM who w LEFT JOIN reached r ON r.recipient_id = w.id WHERE r.recipient_id IS NULL
+"""
+
+# A contact point that several people share is told once, for whoever of them would be
+# sent to and ranks first; the others' rows point at it.
+_SHARED = """
+UPDATE choice SET contact_point_id = NULL, shared_contact_id = contact_point_id,
+    cell = cell + CASE cell %% 8 WHEN 0 THEN {shared_contact} ELSE 0 END
+FROM (
+    SELECT c.ctid AS at, row_number() OVER (PARTITION BY c.contact_point_id, v.channel
+        ORDER BY c.cell %% 8 <> 0, array_position(%(rules)s::text[], v.audience),
+            c.priority DESC, c.recipient_id) AS turn
+    FROM (SELECT contact_point_id FROM choice WHERE contact_point_id IS NOT NULL
+        GROUP BY contact_point_id HAVING count(*) > 1) several
+    JOIN choice c ON c.contact_point_id = several.contact_point_id
+    JOIN voice v ON v.voice = c.cell / 8
+) turns WHERE choice.ctid = turns.at AND turns.turn > 1
+"""
+_SHARED_BEFORE = """
+UPDATE choice SET contact_point_id = NULL, shared_contact_id = choice.contact_point_id,
+    cell = cell + CASE cell %% 8 WHEN 0 THEN {shared_contact} ELSE 0 END
+FROM voice v, delivery d
+WHERE v.voice = choice.cell / 8 AND d.update_id = %(update)s::uuid
+    AND d.contact_point_id = choice.contact_point_id AND d.channel = v.channel
 """
 
 
-def select(conn: Connection, question: Question) -> None:
-    """Build `who` and `choice` in this transaction's temporary tables."""
-    conn.execute("SET LOCAL work_mem = '128MB'")
-    for table in ("choice", "shared", "reached", "way", "told", "carried", "who", "rule"):
-        conn.execute(f"DROP TABLE IF EXISTS pg_temp.{table}")
-    values = {
+class _Values(dict[str, object]):
+    """Parameters of the statements, named as they are met."""
+
+    def add(self, value: object) -> str:
+        name = f"v{len(self)}"
+        self[name] = value
+        return f"%({name})s"
+
+
+def _matching(rule: Rule, values: _Values) -> str:
+    """The rule's match on `r.segment` and `r.tags`, as `audiences.matches` has it."""
+    also = f"r.tags && {values.add(list(rule.also_tags))}::text[]" if rule.also_tags else ""
+    if also and not rule.segments and not rule.tags:
+        return also
+    both = []
+    if rule.segments:
+        both.append(f"r.segment = ANY({values.add(list(rule.segments))}::text[])")
+    if rule.tags:
+        both.append(f"r.tags && {values.add(list(rule.tags))}::text[]")
+    match = " AND ".join(both) or "true"
+    return f"({also} OR {match})" if also else f"({match})"
+
+
+def _best(rules: Mapping[int, str], among: Sequence[int]) -> str:
+    """The number of the highest-ranking rule that matches, 0 if none does."""
+    cases = "".join(f" WHEN {rules[number]} THEN {number}" for number in among)
+    return f"CASE{cases} ELSE 0 END" if cases else "0"
+
+
+def _any(rules: Mapping[int, str], among: Sequence[int]) -> str:
+    return " OR ".join(rules[number] for number in among) or "false"
+
+
+def _affected(question: Question, values: _Values) -> str:
+    """`audiences.within` and a service in common; written so that an index on region serves."""
+    services = f"r.services && {values.add(list(question.services))}::text[]"
+    if not question.regions:
+        return f"({services})"
+    inside = [
+        f"r.region = {values.add(region)}::text OR r.region ^@ {values.add(f'{region}-')}::text"
+        for region in question.regions
+    ]
+    return f"({services} AND ({' OR '.join(inside)}))"
+
+
+def _who(question: Question, rules: Sequence[Rule], *, members: bool) -> tuple[str, _Values]:
+    """The statement that builds `who`: one pass, and over those alone who may be due."""
+    values = _Values(
+        named=[n for n, rule in enumerate(rules, 1) if rule.name in question.named],
+        due=[n for n, rule in enumerate(rules, 1) if rule.name in question.due],
+        everyone=[n for n, rule in enumerate(rules, 1) if rule.everyone],
+    )
+    matching = {n: _matching(rule, values) for n, rule in enumerate(rules, 1)}
+    named = [n for n, rule in enumerate(rules, 1) if rule.name in question.named]
+    due = [n for n, rule in enumerate(rules, 1) if rule.name in question.due]
+    everyone = {n for n, rule in enumerate(rules, 1) if rule.everyone}
+    near, far = _any(matching, due), _any(matching, [n for n in due if n in everyone])
+    best = _best(matching, range(1, len(rules) + 1))
+    if members:
+        # Who was of an audience at the first planning stays in it, whatever they match now.
+        near += f" OR m.rule = ANY({values.add(due)}::int[])"
+        far += f" OR m.rule = ANY({values.add([n for n in due if n in everyone])}::int[])"
+        best = f"CASE WHEN m.recipient_id IS NULL THEN {best} ELSE m.rule END"
+    statement = _WHO.format(
+        other_audience=_NUMBER["other_audience"],
+        out_of_near=_best(matching, named),
+        out_of_any=_best(matching, [n for n in named if n in everyone]),
+        affected=_affected(question, values),
+        member="m.recipient_id IS NOT NULL" if members else "false",
+        belongs=best,
+        members="LEFT JOIN member m ON m.recipient_id = r.id" if members else "",
+        near=near,
+        far=far,
+    )
+    return statement, values
+
+
+@dataclass(frozen=True, slots=True)
+class _Voice:
+    """What a row says, by whom and how; message 0 and adapter '' where there is none."""
+
+    audience: str
+    channel: str
+    message: int
+    locale: str
+    adapter: str
+    sender: str
+
+
+class _Speech:
+    """Which voice speaks on a way in a locale to a country."""
+
+    def __init__(self, question: Question, rules: Sequence[Rule]) -> None:
+        self._default = question.default_locale
+        self._wordings = {(w.audience, w.channel, w.locale): w.id for w in question.wordings}
+        self._senders = {(s.channel, s.country): s.sender for s in question.senders}
+        # The first numbers are those of the audiences' own, for whom no channel has a contact.
+        self.voices = {
+            _Voice(rule.name, "none", 0, "", "", ""): n for n, rule in enumerate(rules, 1)
+        }
+
+    def voice(self, step: Step, locale: str, country: str) -> tuple[int, int]:
+        """The voice's number, and the number of the reason why it cannot speak, or 0."""
+        message, spoken = 0, ""
+        for nearest in (locale, locale.split("-", 1)[0], self._default):
+            found = self._wordings.get((step.audience, step.channel, nearest))
+            if found is not None:
+                message, spoken = found, nearest
+                break
+        default = self._senders.get((step.channel, ""), "")
+        voice = _Voice(
+            audience=step.audience,
+            channel=step.channel,
+            message=message,
+            locale=spoken,
+            adapter=step.adapter,
+            sender=self._senders.get((step.channel, country), default),
+        )
+        number = self.voices.setdefault(voice, len(self.voices) + 1)
+        if not step.adapter:
+            return number, _NUMBER["no_adapter"]
+        return number, 0 if message else _NUMBER["no_message"]
+
+    def columns(self) -> dict[str, object]:
+        voices = list(self.voices)
+        return {
+            "voice": list(self.voices.values()),
+            "voice_audience": [v.audience for v in voices],
+            "voice_channel": [v.channel for v in voices],
+            "voice_message": [v.message or None for v in voices],
+            "voice_locale": [v.locale for v in voices],
+            "voice_adapter": [v.adapter for v in voices],
+            "voice_sender": [v.sender for v in voices],
+        }
+
+
+def select(conn: Connection, question: Question) -> bool:
+    """Build `who`, `told`, `voice` and `choice` in this transaction's temporary tables.
+
+    True if they are few, measured by the directory: what works on them next may say so.
+    """
+    rules = sorted(question.rules, key=lambda rule: rule.rank)
+    names = [rule.name for rule in rules]
+    values: dict[str, object] = {
         "incident": question.incident_id,
         "update": question.update_id,
-        "services": list(question.services),
-        "regions": list(question.regions),
-        "within": [f"{region}-%" for region in question.regions],
-        "named": list(question.named),
-        "due": list(question.due),
+        "rules": names,
+        "due_names": list(question.due),
         "earlier": list(question.earlier),
         "withdrawn": list(question.withdrawn),
-        "spare_untold": question.spare_untold,
-        "default_locale": question.default_locale,
-        "rules": as_json([asdict(rule) for rule in question.rules]),
-        "steps": as_json([asdict(step) for step in question.steps]),
-        "senders": as_json([asdict(sender) for sender in question.senders]),
-        "wordings": as_json([asdict(wording) for wording in question.wordings]),
+        **_ways(question, names),
     }
-    correcting = bool(question.withdrawn)
-    for statement in (
-        _RULES,
-        _CARRIED if correcting else _WHO,
-        _TOLD,
-        _WAYS,
-        # The planner knows nothing of a table made a moment ago.
-        "ANALYZE rule, who, told, way",
-        _REACHED_BEFORE if correcting else _REACHED,
-        "ANALYZE reached",
-        _SHARED,
-        _CHOICE,
-    ):
-        _run(conn, statement, values)
+    conn.execute(_DROPPED)
+    with joining(conn, few=False):
+        people = _select_who(conn, question, rules, values)
+    few = people <= _directory_pages(conn)
+    with joining(conn, few=few):
+        _run(conn, _TOLD, values)
+        _run(conn, _REACHED_BEFORE if question.withdrawn else _REACHED, values)
+        _choose(conn, question, rules, values)
+    return few
 
 
-def _run(conn: Connection, script: str, values: Mapping[str, object]) -> None:
-    for statement in script.split(";\n"):
-        if statement.strip():
-            conn.execute(statement.encode(), values)
+def _select_who(
+    conn: Connection, question: Question, rules: Sequence[Rule], values: Mapping[str, object]
+) -> int:
+    if question.withdrawn:
+        _run(conn, _CARRIED, values)
+        return _run(conn, _WHO_BEFORE, values)
+    members = question.incident_id is not None and _run(conn, _MEMBER, values) > 0
+    return _run(conn, *_who(question, rules, members=members))
+
+
+def _choose(
+    conn: Connection, question: Question, rules: Sequence[Rule], values: Mapping[str, object]
+) -> None:
+    speech = _Speech(question, rules)
+    kinds = conn.execute("SELECT DISTINCT way, locale, country FROM reached").fetchall()
+    spoken = [speech.voice(question.steps[way], locale, to) for way, locale, to in kinds]
+    said = {
+        **values,
+        **speech.columns(),
+        "spoken_way": [row[0] for row in kinds],
+        "spoken_locale": [row[1] for row in kinds],
+        "spoken_country": [row[2] for row in kinds],
+        "spoken_voice": [voice for voice, _ in spoken],
+        "spoken_flaw": [flaw for _, flaw in spoken],
+    }
+    _run(conn, _VOICE, said)
+    spare = question.spare_untold
+    join = "LEFT JOIN told t ON t.recipient_id = r.recipient_id" if spare else ""
+    untold = "t.recipient_id IS NULL" if spare else "false"
+    _run(conn, _CHOICE.format(untold=untold, told=join, **_NUMBER), said)
+    _run(conn, _SHARED.format(**_NUMBER), said)
+    if question.update_id is not None:
+        _run(conn, _SHARED_BEFORE.format(**_NUMBER), said)
+
+
+def _ways(question: Question, names: Sequence[str]) -> dict[str, object]:
+    """Every step as columns: the way's number is the step's place in the question.
+
+    A course is what is chosen from: all ways for `first`, those of one step for `all`.
+    """
+    first = {rule.name for rule in question.rules if rule.first}
+    known = [(way, step) for way, step in enumerate(question.steps) if step.audience in names]
+    return {
+        "way": [way for way, _ in known],
+        "way_audience": [names.index(step.audience) + 1 for _, step in known],
+        "way_channel": [step.channel for _, step in known],
+        "way_kind": [step.kind for _, step in known],
+        "way_course": [0 if step.audience in first else step.step + 1 for _, step in known],
+        "way_preference": [
+            (not step.adapter) * 65536 + step.step * 256 + step.kind_order for _, step in known
+        ],
+    }
+
+
+def _directory_pages(conn: Connection) -> int:
+    """The directory's size as it is on disk; some 33 people are on a page."""
+    return int(one(conn.execute("SELECT pg_relation_size('recipient') / 8192").fetchone()))
+
+
+def _run(conn: Connection, statement: str, values: Mapping[str, object]) -> int:
+    """Run a statement with a plan of its own; returns its rows.
+
+    One that was planned for ten people must not be used for a million.
+    """
+    return conn.execute(statement.encode(), values, prepare=False).rowcount
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,9 +520,12 @@ class Reach:
 def reach(conn: Connection) -> Sequence[Reach]:
     """Count the selection built in this transaction."""
     rows = conn.execute(
-        "SELECT audience, channel, coalesce(message_locale, ''), sender, reason,"
-        " count(DISTINCT recipient_id), count(*) FROM choice"
-        " GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5"
+        "SELECT v.audience, v.channel, v.message_locale, v.sender, (%s::text[])[c.cell %% 8 + 1],"
+        " count(DISTINCT c.recipient_id), count(*)"
+        " FROM choice c JOIN voice v ON v.voice = c.cell / 8"
+        " GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5",
+        (list(REASONS),),
+        prepare=False,
     ).fetchall()
     return [Reach(*row) for row in rows]
 
@@ -347,7 +533,9 @@ def reach(conn: Connection) -> Sequence[Reach]:
 def people(conn: Connection) -> dict[str, tuple[int, int]]:
     """Per audience of this transaction's selection: people reached, and people selected."""
     rows = conn.execute(
-        "SELECT audience, count(DISTINCT recipient_id) FILTER (WHERE reason = ''),"
-        " count(DISTINCT recipient_id) FROM choice GROUP BY 1"
+        "SELECT v.audience, count(DISTINCT c.recipient_id) FILTER (WHERE c.cell % 8 = 0),"
+        " count(DISTINCT c.recipient_id) FROM choice c JOIN voice v ON v.voice = c.cell / 8"
+        " GROUP BY 1",
+        prepare=False,
     ).fetchall()
     return {row[0]: (row[1], row[2]) for row in rows}

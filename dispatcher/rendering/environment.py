@@ -6,16 +6,27 @@ and finished: no globals, few filters, no growing by multiplication, a bound on 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from jinja2 import BaseLoader, StrictUndefined, Template, TemplateNotFound, TemplateRuntimeError
+from jinja2 import (
+    BaseLoader,
+    StrictUndefined,
+    Template,
+    TemplateNotFound,
+    TemplateRuntimeError,
+    TemplateSyntaxError,
+    nodes,
+)
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import BlockReference, Context, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from dispatcher.audiences import PRIVATE_USE
 from dispatcher.rendering.fitting import may
+from dispatcher.rendering.traces import untraced
 
 MAX_OUTPUT = 64 * 1024
 """Characters that one part of a message may grow to."""
@@ -74,6 +85,28 @@ class Fence(ImmutableSandboxedEnvironment):
         self.filters["cap"] = _cap
         self.filters["unsaid"] = _unsaid
         self.filters["may"] = may
+        self.filters["length"] = _length
+        for name in ("first", "last"):
+            self.filters[name] = _whole(self.filters[name])
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        parsed = super()._parse(source, name, filename)
+        if found := PRIVATE_USE.search(source):
+            line = source.count("\n", 0, found.start()) + 1
+            raise TemplateSyntaxError("holds a character of private use", line, name, filename)
+        # Only an escape can write such a character otherwise, and only a bracket a slice.
+        for node in parsed.find_all((nodes.Const, nodes.Slice)) if _SUSPECT(source) else ():
+            if isinstance(node, nodes.Slice):
+                raise TemplateSyntaxError(_CUT, node.lineno, name, filename)
+            if isinstance(node, nodes.Const) and PRIVATE_USE.search(str(node.value)):
+                words = "writes a character of private use"
+                raise TemplateSyntaxError(words, node.lineno, name, filename)
+        return parsed
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if isinstance(obj, str):
+            raise SecurityError(_CUT)
+        return super().getitem(obj, argument)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "+" and isinstance(left, tuple) and isinstance(right, tuple):
@@ -86,6 +119,26 @@ class Fence(ImmutableSandboxedEnvironment):
         if not isinstance(called, Macro | BlockReference | Undefined):
             raise SecurityError("templates call nothing but their own macros")
         return super().call(*args, **kwargs)
+
+
+_CUT = "templates do not cut sentences"
+_SUSPECT = re.compile(r"[\[\\]").search
+
+
+def _whole(pick: Callable[..., Any]) -> Callable[..., Any]:
+    """The filter for lists alone: a piece of a sentence would be without its trace."""
+
+    @wraps(pick)
+    def guarded(environment: Any, value: Any) -> Any:
+        if isinstance(value, str):
+            raise SecurityError(_CUT)
+        return pick(environment, value)
+
+    return guarded
+
+
+def _length(value: Any) -> int:
+    return len(untraced(value) if isinstance(value, str) else value)
 
 
 def _is_html(name: str | None) -> bool:

@@ -6,9 +6,12 @@ is not marked always stays. It happens while rendering, so a preview shows what 
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from channels.contract import Channel
 from channels.text import sms_measure, x_weight
+from dispatcher.incidents import FactKind
+from dispatcher.rendering.traces import traces, untraced
 
 _OPEN, _CLOSE = "\ue010", "\ue011"
 _MARKED = re.compile(f"{_OPEN}([1-9])([^{_OPEN}{_CLOSE}]*){_CLOSE}")
@@ -38,26 +41,36 @@ def room(channel: str, part: str) -> Callable[[str], bool] | None:
     return _FITS.get((channel, part))
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A finished text, and the kinds of facts whose words stand in it."""
+
+    text: str
+    kinds: frozenset[FactKind]
+
+
 def fitted(
     raw: str,
     *,
     room: Callable[[str], bool] | None,
     finish: Callable[[str], str],
     shown: Callable[[str], str],
-) -> str:
+) -> Fitted:
     """The finished text with as few sentences left out as the room asks for.
 
     `finish` makes a text without marks final, `shown` makes it what a reader sees. If even
     the shortest is too long, that is what comes back: the adapter's own check says so.
     """
-    text = finish(_without(raw, 10))
+    left = _without(raw, 10)
+    text = finish(untraced(left))
     if room is None or room(shown(text)):
-        return text
+        return Fitted(text, traces(left))
     for order in sorted({int(found[1]) for found in _MARKED.finditer(raw)}, reverse=True):
-        text = finish(_without(raw, order))
+        left = _without(raw, order)
+        text = finish(untraced(left))
         if room(shown(text)):
             break
-    return text
+    return Fitted(text, traces(left))
 
 
 def _without(raw: str, order: int) -> str:

@@ -1,6 +1,7 @@
 """(statement, audience, channel, locale) -> message: the only renderer.
 
-Reads templates and vocabularies once, compiles every template, and does no I/O after that.
+Reads templates and vocabularies once, compiles every template, and does no I/O after that,
+so that the first update is rendered as fast as any.
 What is absent from the facts is absent from the text, without a gap.
 """
 
@@ -14,12 +15,13 @@ from jinja2 import Template, TemplateError, TemplateSyntaxError
 
 from channels.contract import Adapter, Channel, Message, Problem, Severity, Slot, Unit
 from channels.text import units
-from dispatcher.audiences import Audience, Organisation, PackProblem, Packs
+from dispatcher.audiences import PRIVATE_USE, Audience, Organisation, PackProblem, Packs
 from dispatcher.incidents import FactKind, Phase
 from dispatcher.rendering.environment import Fence, Sources, run, tidy
 from dispatcher.rendering.fitting import fitted, room
 from dispatcher.rendering.speech import Speech
 from dispatcher.rendering.statement import TEXT_SLOTS, Rendering, Statement, hashed
+from dispatcher.rendering.traces import traces, untraced
 from dispatcher.rendering.vocabulary import Vocabulary, load_vocabularies
 
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -66,16 +68,20 @@ class Texts(dict[str, str]):
         super().__init__({slot: marks.get(slot, "") for slot in TEXT_SLOTS})
 
     def put(self, text: str, *, markup: bool = False) -> str:
-        for mark, words in self.words.items():
-            shown = html.escape(words).replace("\n", "<br>") if markup else words
-            text = text.replace(mark, shown)
-        return text
+        def words(mark: re.Match[str]) -> str:
+            own = self.words.get(mark[0], "")
+            return html.escape(own).replace("\n", "<br>") if markup else own
+
+        return _MARK.sub(words, text) if self.words else text
 
 
 def _mark(place: int) -> str:
     # Private-use characters: `PlainText` cannot be told from them by a template, and no
     # pack has a reason to write them.
     return f"\ue000{place}\ue001"
+
+
+_MARK = re.compile("\ue000\\d+\ue001")
 
 
 class Renderer:
@@ -94,6 +100,8 @@ class Renderer:
         self._places: dict[tuple[str, str, Phase, str], Place | None] = {}
         self._templates: dict[str, Template] = {}
         self.broken = tuple(self._compiled())
+        for words in self.words.values():
+            words.warm()
 
     def _compiled(self) -> Iterator[PackProblem]:
         """Compile every template once; what cannot be compiled is a problem with its line."""
@@ -190,7 +198,7 @@ class Renderer:
             cache[key] = Speech(words, organisation, statement, audience=audience.name)
         say = cache[key]
         texts = Texts(own_words(statement, place.locale))
-        parts = self._rendered_parts(
+        parts, kinds = self._rendered_parts(
             statement, place, channel=channel, say=say, texts=texts, words=words
         )
         message = hashed(
@@ -209,7 +217,8 @@ class Renderer:
             *self._wording(statement, place.locale, words),
             *self._judged(message),
         )
-        return Rendering(audience.name, message, self._units(message), problems)
+        facts = tuple(fact.id for kind, fact in statement.facts.items() if kind in kinds)
+        return Rendering(audience.name, message, self._units(message), problems, facts)
 
     def vocabulary(self, locale: str) -> Vocabulary:
         """The words of a locale or of its language."""
@@ -227,7 +236,8 @@ class Renderer:
         say: Speech,
         texts: Texts,
         words: Vocabulary,
-    ) -> dict[str, str]:
+    ) -> tuple[dict[str, str], set[FactKind]]:
+        """The parts, and the kinds of facts whose words stand in any of them."""
         context: dict[str, Any] = {
             "say": say,
             "org": self._organisation,
@@ -240,6 +250,7 @@ class Renderer:
             "colour": _STATUS_COLOURS[statement.phase],
         }
         raw: dict[str, str] = {}
+        kinds: set[FactKind] = set()
         for part, name in place.names.items():
             if part == "html":
                 context |= {
@@ -247,14 +258,20 @@ class Renderer:
                     "blocks": blocks(raw.get("text", "")),
                 }
             text = run(self._templates[name], context)
-            if part != "html":
+            if part == "html":
+                kinds |= traces(text)
+                text = untraced(text)
+            else:
                 finish = Finish(
                     one_line=part != "text" or "html" not in place.names,
                     drill=say.drill if part in _MARKED_FOR_DRILL else "",
                 )
-                text = fitted(text, room=room(channel, part), finish=finish, shown=texts.put)
+                found = fitted(text, room=room(channel, part), finish=finish, shown=texts.put)
+                kinds |= found.kinds
+                text = found.text
             raw[part] = text.strip()
-        return {part: texts.put(text, markup=part == "html") for part, text in raw.items()}
+        final = {part: texts.put(text, markup=part == "html") for part, text in raw.items()}
+        return final, kinds
 
     def _units(self, message: Message) -> int:
         adapters = self._adapters.get(message.channel, ())
@@ -288,6 +305,13 @@ class Renderer:
                     "text_missing",
                     slot,
                     f"the text slot {slot} has no words in {locale}, which this audience is served",
+                )
+            elif any(PRIVATE_USE.search(text) for text in by_locale.values()):
+                yield Problem(
+                    Severity.ERROR,
+                    "private_character",
+                    slot,
+                    f"the text slot {slot} holds a character of private use, which shows as a box",
                 )
         for service in statement.incident.services:
             if not words.knows("services", service):

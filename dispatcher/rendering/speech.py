@@ -1,7 +1,8 @@
 """One update's facts as sentences in one language for one audience: what templates call `say`.
 
 Every property is finished text, or empty when there is nothing to say. Templates can
-reach only this, never a fact or the incident, so its title and summary cannot leak.
+reach only this, never a fact or the incident, so its title and summary cannot leak. Words
+made from a fact that stands carry its trace; those that are taken back do not.
 """
 
 from collections.abc import Iterable
@@ -30,6 +31,7 @@ from dispatcher.incidents import (
     WorkaroundFact,
 )
 from dispatcher.rendering.statement import Statement
+from dispatcher.rendering.traces import traced
 from dispatcher.rendering.vocabulary import Vocabulary
 
 _HOSTILE = frozenset(
@@ -70,12 +72,17 @@ class Speech:
         self._withdrawn = tuple(fact for fact in statement.withdrawn if self._may_hear(fact))
         self._next_update_at = statement.next_update_at
         self._over = statement.phase in (Phase.RESOLVED, Phase.FOLLOW_UP) or self._end is not None
-        started = self._facts.get(FactKind.STARTED)
-        self._start = (
-            started.stated.value.at
-            if started is not None and isinstance(started.stated, StartedFact)
-            else incident.started_at
+        restored = self._facts.get(FactKind.RESTORED)
+        self._back = self._over or (
+            restored is not None
+            and isinstance(restored.stated, RestoredFact)
+            and restored.stated.value.percent == 100
+            and restored.stated.confidence in (Confidence.CONFIRMED, Confidence.BELIEVED)
         )
+        started = self._facts.get(FactKind.STARTED)
+        self._start, self._start_stated = incident.started_at, False
+        if started is not None and isinstance(started.stated, StartedFact):
+            self._start, self._start_stated = started.stated.value.at, True
         self.reference = incident.reference
         self.severity = words.name("severities", incident.severity)
         self.phase = words.name("phases", statement.phase)
@@ -124,15 +131,25 @@ class Speech:
 
     @cached_property
     def since(self) -> str:
-        return self._moment(self._start, "since")
+        return self._begun(self._moment(self._start, "since"))
 
     @cached_property
     def started(self) -> str:
-        return self._words.moment(self._start, "plain", zone=self._zone, today=None)
+        said = self._words.moment(self._start, "plain", zone=self._zone, today=None)
+        return self._begun(said)
+
+    @cached_property
+    def began(self) -> str:
+        """`at 2:45 AM CST on Thu, Feb 22`, to follow a verb."""
+        return self._begun(self._words.moment(self._start, "at", zone=self._zone, today=None))
 
     @cached_property
     def started_utc(self) -> str:
-        return f"{self._start.astimezone(ZoneInfo('UTC')):%Y-%m-%d %H:%M} UTC"
+        return self._begun(f"{self._start.astimezone(ZoneInfo('UTC')):%Y-%m-%d %H:%M} UTC")
+
+    def _begun(self, words: str) -> str:
+        """The words, traced if the start is a fact and not only the incident's own."""
+        return traced(words, FactKind.STARTED) if self._start_stated else words
 
     @cached_property
     def as_of(self) -> str:
@@ -141,7 +158,10 @@ class Speech:
     @cached_property
     def ended_at(self) -> str:
         end = self._end
-        return "" if end is None else self._words.moment(end, "plain", zone=self._zone, today=None)
+        if end is None:
+            return ""
+        said = self._words.moment(end, "plain", zone=self._zone, today=None)
+        return traced(said, FactKind.ENDED)
 
     @property
     def _end(self) -> datetime | None:
@@ -158,8 +178,10 @@ class Speech:
             return ""
         hours, minutes = divmod(int((end - self._start) / timedelta(minutes=1)), 60)
         if hours:
-            return self._words.when("duration", hours=str(hours), minutes=str(minutes))
-        return self._words.when("duration_minutes", minutes=str(minutes))
+            said = self._words.when("duration", hours=str(hours), minutes=str(minutes))
+        else:
+            said = self._words.when("duration_minutes", minutes=str(minutes))
+        return self._begun(traced(said, FactKind.ENDED))
 
     @cached_property
     def next_update_at(self) -> str:
@@ -178,7 +200,7 @@ class Speech:
 
     def _of(self, kind: FactKind) -> str:
         fact = self._facts.get(kind)
-        return "" if fact is None else self._sentence(fact)
+        return "" if fact is None else traced(self._sentence(fact), kind)
 
     @cached_property
     def scope(self) -> str:
@@ -198,17 +220,18 @@ class Speech:
         codes = self._workaround_codes
         if not codes:
             return ""
-        return self._line("workaround", uses=self._uses(codes))
+        return traced(self._line("workaround", uses=self._uses(codes)), FactKind.WORKAROUND)
 
     @cached_property
     def workarounds(self) -> tuple[str, ...]:
         """The other ways to get service, each a full sentence that says what to do."""
-        return tuple(self._words.name("workarounds", code) for code in self._workaround_codes)
+        said = (self._words.name("workarounds", code) for code in self._workaround_codes)
+        return tuple(traced(sentence, FactKind.WORKAROUND) for sentence in said)
 
     @property
     def _workaround_codes(self) -> tuple[str, ...]:
         fact = self._facts.get(FactKind.WORKAROUND)
-        if self._over or fact is None or not isinstance(fact.stated, WorkaroundFact):
+        if self._back or fact is None or not isinstance(fact.stated, WorkaroundFact):
             return ()
         if fact.stated.confidence is Confidence.RULED_OUT:
             return ()
@@ -238,11 +261,12 @@ class Speech:
         if fact is None or not isinstance(fact.stated, EmergencyCallsFact):
             asked = self.voice_affected and not self._over
             return self._words.name("emergency_status", "unknown") if asked else ""
-        return self._words.name("emergency_status", fact.stated.value.status)
+        said = self._words.name("emergency_status", fact.stated.value.status)
+        return traced(said, FactKind.EMERGENCY_CALLS)
 
     @cached_property
     def eta(self) -> str:
-        return "" if self._over else self._of(FactKind.ETA)
+        return "" if self._back else self._of(FactKind.ETA)
 
     @cached_property
     def restored(self) -> str:
@@ -252,7 +276,7 @@ class Speech:
             return ""
         if self._end is not None and fact.stated.value.percent == 100:
             return ""
-        return self._sentence(fact)
+        return traced(self._sentence(fact), FactKind.RESTORED)
 
     @cached_property
     def ended(self) -> str:
@@ -270,8 +294,12 @@ class Speech:
             return ("", "", "")
         if fact.stated.confidence is Confidence.RULED_OUT:
             return ("", "", "")
-        stated = fact.stated
-        return (self._credit_amount(stated), self._credit_how(stated), self._credit_who(stated))
+        stated, kind = fact.stated, FactKind.COMPENSATION
+        return (
+            traced(self._credit_amount(stated), kind),
+            traced(self._credit_how(stated), kind),
+            traced(self._credit_who(stated), kind),
+        )
 
     @cached_property
     def apology(self) -> str:
@@ -302,7 +330,9 @@ class Speech:
                 Confidence.UNDER_REVIEW: "under_review",
                 Confidence.RULED_OUT: "ruled_out",
             }
-            return self._words.name("malicious", said[cause.stated.confidence])
+            return traced(
+                self._words.name("malicious", said[cause.stated.confidence]), FactKind.CAUSE
+            )
         other = self._facts.get(FactKind.NOT_CAUSE)
         if (
             other is not None
@@ -315,7 +345,9 @@ class Speech:
                 Confidence.BELIEVED: "no_indication",
                 Confidence.UNDER_REVIEW: "under_review",
             }
-            return self._words.name("malicious", said[other.stated.confidence])
+            return traced(
+                self._words.name("malicious", said[other.stated.confidence]), FactKind.NOT_CAUSE
+            )
         return self._words.name("malicious", "unknown")
 
     @cached_property
@@ -334,7 +366,7 @@ class Speech:
         cause = self._facts.get(FactKind.CAUSE)
         if cause is None or cause.stated.confidence is not Confidence.CONFIRMED:
             absent.append(self._line("unknown_cause"))
-        if not self._over and not self.eta:
+        if not self._back and not self.eta:
             absent.append(self._line("unknown_eta"))
         if not self.scope:
             absent.append(self._line("unknown_scope"))
@@ -348,12 +380,10 @@ class Speech:
             return ""
         match stated:
             case CauseFact():
-                return self._line(
-                    f"cause_{sure}", cause=self._words.name("causes", stated.value.code)
-                )
+                return self._line(f"cause_{sure}", cause=self._either("causes", stated.value.code))
             case NotCauseFact():
                 key = "confirmed" if sure is Confidence.RULED_OUT else sure
-                name = self._words.name("causes", stated.value.code)
+                name = self._either("causes", stated.value.code)
                 return self._line(f"not_cause_{key}", cause=name)
             case EmergencyCallsFact():
                 status: str = stated.value.status

@@ -43,12 +43,17 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """One message for one audience. `units`: what one envelope costs in the adapter's unit."""
+    """One message for one audience.
+
+    `units` is what one envelope costs in the adapter's unit; `facts` holds the ids of the
+    facts whose words stand in a part of the message, in the order in which they were stated.
+    """
 
     audience: str
     message: Message
     units: int
     problems: tuple[Problem, ...] = ()
+    facts: tuple[str, ...] = ()
 
     @property
     def refused(self) -> bool:

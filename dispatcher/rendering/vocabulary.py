@@ -18,7 +18,7 @@ from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_time
 from babel.numbers import format_currency, format_decimal
 
-from dispatcher.audiences import PackError, PackProblem, line_of, read_toml
+from dispatcher.audiences import PRIVATE_USE, PackError, PackProblem, line_of, read_toml
 from dispatcher.incidents import (
     AccountClass,
     CauseCode,
@@ -120,7 +120,8 @@ _PLACES: Mapping[str, Mapping[str, str]] = {
 _FORMATS = {"time", "date", "currency", "comma"}
 _LISTS = {"and", "or", "more", "where", "everywhere"}
 _SHORT = {
-    f"{name}_short" for name in ("services", "uses", "when", "regions", "next_steps", "accounts")
+    f"{name}_short"
+    for name in ("services", "causes", "uses", "when", "regions", "next_steps", "accounts")
 }
 _FREE = {"services", "regions", "currencies", *_SHORT}
 _PLACE = re.compile(r"\{(\w+)\}")
@@ -201,6 +202,15 @@ class Vocabulary:
         table = self.tables["cycles"]
         form = str(Locale.parse(self.babel).plural_form(count))
         return filled(table.get(form) or table["other"], {"n": str(count)})
+
+    def warm(self) -> None:
+        """Have Babel read this language's data now: some 20 ms that an update need not wait."""
+        noon = datetime(2000, 1, 1, 12)  # noqa: DTZ001 - only a face of the clock
+        self.time(noon)
+        self.date(noon.date())
+        self.money(Decimal(1), "USD")
+        self.cycles(1)
+        self.territory("US")
 
     def territory(self, code: str) -> str | None:
         return _territory(code, self.babel)
@@ -317,6 +327,8 @@ def _gaps(file: Path, data: Mapping[str, Any], *, text: str) -> Iterable[PackPro
             if not isinstance(value, str) or (not value and name != "lines"):
                 yield problem((name, key), "must be words in quotes")
                 continue
+            if PRIVATE_USE.search(value):
+                yield problem((name, key), "holds a character of private use")
             if name in _CODES and key not in _CODES[name]:
                 yield problem((name, key), "is no code of the dispatcher")
             allowed = _PLACES.get(name, {})
