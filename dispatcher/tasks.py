@@ -6,6 +6,8 @@ more processes, not more threads, add speed.
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import structlog
@@ -14,6 +16,7 @@ from celery import signals
 from celery.worker import state
 
 from dispatcher import broker, logs, settings, wiring
+from dispatcher.delivery.batches import where
 from dispatcher.ledger.connection import LedgerAway
 
 _settings = settings.load()
@@ -46,20 +49,35 @@ def worker() -> Worker:
     return Worker()
 
 
+@contextmanager
+def told(task: str) -> Iterator[None]:
+    """Tell how a task failed by kind and place: an error's own words may quote a person.
+
+    Nothing is raised again. What was not done stands in the ledger, where the sweep finds it.
+    """
+    try:
+        yield
+    except LedgerAway:
+        log.warning("ledger.away", task=task)
+    except Exception as error:
+        log.error("task.failed", task=task, errors=where(error))  # noqa: TRY400
+
+
 @app.task(name="dispatcher.plan")
 def plan(update_id: str) -> None:
     """Plan an update's released audiences."""
-    try:
+    with told("plan"):
         worker().services.planner.plan(update_id)
-    except LedgerAway:
-        # Nothing was written; the sweep names the update again.
-        log.warning("ledger.away", task="plan", update=update_id)
 
 
 @app.task(name="dispatcher.send")
 def send(batch_id: int) -> None:
     """Give a batch a turn, and name it again if it is due at once."""
-    own = worker()
+    with told("send"):
+        _send(worker(), batch_id)
+
+
+def _send(own: Worker, batch_id: int) -> None:
     asyncio.set_event_loop(own.loop)
     began = time.monotonic()
     turn = own.loop.run_until_complete(own.batches.send(batch_id))
@@ -78,7 +96,5 @@ def send(batch_id: int) -> None:
 @app.task(name="dispatcher.sweep")
 def sweep() -> None:
     """One pass over the ledger for what was lost on the way."""
-    try:
+    with told("sweep"):
         worker().services.recovery.sweep()
-    except LedgerAway:
-        log.warning("ledger.away", task="sweep")

@@ -235,7 +235,6 @@ class Updates:
         renderings = self._renderer.render_all(statement, update.audiences)
         refuse(renderings)
         whole = content_hash(renderings)
-        visible = {fact.id: fact for fact in statement.facts.values()}
         updates.replace_messages(
             work.conn,
             update.id,
@@ -253,12 +252,7 @@ class Updates:
                         }
                         for problem in rendering.problems
                     ],
-                    facts=[
-                        fact.id
-                        for fact in visible.values()
-                        if fact.stated.audiences is None
-                        or rendering.audience in fact.stated.audiences
-                    ],
+                    facts=list(rendering.facts),
                 )
                 for rendering in renderings
             ),

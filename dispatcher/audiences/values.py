@@ -12,7 +12,6 @@ from pathlib import Path
 
 from dispatcher.incidents import FactKind, Phase, Severity
 
-
 PRIVATE_USE = re.compile("[\ue000-\uf8ff\U000f0000-\U0010ffff]")
 """Characters that mean nothing to a reader; the renderer marks places in a text with them."""
 

@@ -201,11 +201,10 @@ class Batches:
         except Exception as error:
             bug = True
             log.error(  # noqa: TRY400 - its own words may name an address
-                "adapter.bug", adapter=held.adapter, batch=held.batch_id, errors=_where(error)
+                "adapter.bug", adapter=held.adapter, batch=held.batch_id, errors=where(error)
             )
         finally:
             renewing.cancel()
-        await self._notice(held, claims, outcomes, bug=bug)
         for envelope in envelopes:
             outcome = outcomes.get(envelope.key)
             records.append(
@@ -213,6 +212,11 @@ class Batches:
                 if outcome is None
                 else self._record(held, outcome, attempts[envelope.key])
             )
+        try:
+            await self._notice(held, claims, outcomes, bug=bug)
+        # What a window means beside its rows must not cost the rows their outcomes.
+        except Exception as error:
+            log.error("notice.failed", batch=held.batch_id, errors=where(error))  # noqa: TRY400
         broken = any(isinstance(outcome, AdapterBroken) for outcome in outcomes.values())
         return records, bug or broken
 
@@ -400,10 +404,10 @@ class Batches:
                 log.error("message.paused", message=message, update=held.update_id)
 
 
-def _where(error: BaseException) -> list[str]:
+def where(error: BaseException) -> list[str]:
     """What kind of errors, and in which line of which function each arose; never their words."""
     if isinstance(error, BaseExceptionGroup):
-        return [told for inner in error.exceptions for told in _where(inner)][:10]
+        return [told for inner in error.exceptions for told in where(inner)][:10]
     frames = traceback.extract_tb(error.__traceback__)[-3:]
     lines = " < ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames))
     return [f"{type(error).__name__} at {lines}"]

@@ -49,12 +49,13 @@ class Row(NamedTuple):
 
 class Entry(NamedTuple):
     """A message as a simulator holds it. `ref` is the provider's id as the ledger writes it,
-    `content` a hash of its texts."""
+    `content` a hash of its texts, `key` the delivery's id where the protocol carries it."""
 
     provider: str
     ref: str
     address: str
     content: str
+    key: str | None = None
 
 
 @dataclass(slots=True)
@@ -110,12 +111,14 @@ class _Held:
         self.provider: list[str] = []
         self.address = array("q")
         self.content = array("q")
+        self.key = array("q")
         names: dict[str, str] = {}
         for entry in entries:
             self.place[hash((entry.provider, entry.ref))] = len(self.address)
             self.provider.append(names.setdefault(entry.provider, entry.provider))
             self.address.append(_address(entry.address))
             self.content.append(hash(entry.content))
+            self.key.append(hash(entry.key) if entry.key else 0)
         self.claimed = bytearray(len(self.address))
 
 
@@ -168,11 +171,24 @@ class Audit:
         self._inboxes = dict(inboxes)
         self._texts: defaultdict[_Group, set[int]] = defaultdict(set)
         self._doubts: defaultdict[tuple[str, int], list[_Doubt]] = defaultdict(list)
+        self._doubtful_keys: set[int] = set()
         self._found = Findings(held=len(self._held.address) + sum(self._inboxes.values()))
 
-    def update(self, number: int, rows: Iterable[Row], verdicts: Mapping[str, Verdict]) -> None:
-        """Judge one update's rows against the outbox and against who should have one."""
+    def update(
+        self,
+        number: int,
+        rows: Iterable[Row],
+        verdicts: Mapping[str, Verdict],
+        *,
+        texts: Iterable[tuple[str, str, str]] = (),
+    ) -> None:
+        """Judge one update's rows against the outbox and against who should have one.
+
+        `texts`: (audience, channel, hash of the texts) of each message it had.
+        """
         found, people = self._found, self._people
+        for audience, channel, content in texts:
+            self._texts[(number, audience, channel)].add(hash(content))
         has_row = bytearray(len(people.place))
         for row in rows:
             found.rows += 1
@@ -227,6 +243,7 @@ class Audit:
         provider, kind = PROVIDERS[row.adapter]
         address = self._people.address(row.recipient, kind)
         # Who is not in the file is one of our own public accounts: any address of theirs.
+        self._doubtful_keys.add(hash(row.id))
         doubt = _Doubt((number, row.audience, row.channel))
         self._doubts[(provider, 0 if address is None else address)].append(doubt)
 
@@ -236,7 +253,7 @@ class Audit:
         for at, claimed in enumerate(held.claimed):
             if claimed:
                 continue
-            if self._excused(held.provider[at], held.address[at], held.content[at]):
+            if self._excused(at):
                 self._found.covered += 1
             else:
                 self._found.duplicates += 1
@@ -247,12 +264,21 @@ class Audit:
             self._found.note(f"inboxes hold {beyond} messages beyond the deliveries")
         return self._found
 
-    def _excused(self, provider: str, address: int, content: int) -> bool:
-        """Whether a delivery in doubt to this address, of these texts, accounts for a message."""
-        for key in ((provider, address), (provider, 0)):
-            for doubt in self._doubts.get(key, ()):
-                texts = self._texts.get(doubt.group)
-                if not doubt.spent and (not texts or content in texts):
+    def _excused(self, at: int) -> bool:
+        """Whether a delivery in doubt accounts for this message, and for no other.
+
+        By its key where it has one; else by address and by the texts that its update had.
+        """
+        held = self._held
+        key = held.key[at]
+        if key:
+            excused = key in self._doubtful_keys
+            self._doubtful_keys.discard(key)
+            return excused
+        provider, content = held.provider[at], held.content[at]
+        for place in ((provider, held.address[at]), (provider, 0)):
+            for doubt in self._doubts.get(place, ()):
+                if not doubt.spent and content in self._texts[doubt.group]:
                     doubt.spent = True
                     return True
         return False
@@ -265,11 +291,15 @@ def examine(
     verdicts: Sequence[Mapping[str, Verdict]],
     held: Iterable[Entry],
     inboxes: Mapping[str, int],
+    texts: Sequence[Iterable[tuple[str, str, str]]] | None = None,
 ) -> Findings:
-    """The whole audit: one iterable of rows and one mapping of verdicts per update."""
+    """The whole audit: rows, verdicts and texts of each update in turn."""
     audit = Audit(people, held=held, inboxes=inboxes)
-    for number, (rows, expected) in enumerate(zip(updates, verdicts, strict=True), start=1):
-        audit.update(number, rows, expected)
+    known = texts if texts is not None else [()] * len(updates)
+    for number, (rows, expected, had) in enumerate(
+        zip(updates, verdicts, known, strict=True), start=1
+    ):
+        audit.update(number, rows, expected, texts=had)
     return audit.findings()
 
 
@@ -281,4 +311,4 @@ def entries(lines: Iterable[bytes | str], loads: Any) -> Iterator[Entry]:
         if found["provider"] == "sendgrid":
             # One id per request: the ledger's ref names the delivery within it too.
             ref = f"{ref}:{found['key']}"
-        yield Entry(found["provider"], ref, found["address"], found["content_hash"])
+        yield Entry(found["provider"], ref, found["address"], found["content_hash"], found["key"])

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import orjson
 
+from channels.sandbox.contents import content_hash
 from dispatcher.commands import local
 from dispatcher.commands.client import Client
 from dispatcher.commands.local import Local
@@ -26,7 +27,7 @@ from dispatcher.demo.people import people, spark_people, write_csv
 from dispatcher.demo.play import Player, Told, TooLate, span
 from dispatcher.demo.scenario import Scenario, load
 from dispatcher.demo.screen import Screen
-from dispatcher.ledger import inbox, progress
+from dispatcher.ledger import inbox, progress, updates
 from dispatcher.settings import Settings, SettingsError
 
 LIMIT = 600.0
@@ -147,7 +148,19 @@ def _audit(here: Local, file: Path, scenario: Scenario, told: list[Told]) -> Fin
         verdicts=census.expected(file, scenario, audit.rules(here.services.packs)),
         held=_held(here.settings.sandbox_url),
         inboxes=inboxes,
+        texts=[_texts(here, update.update_id) for update in told],
     )
+
+
+def _texts(here: Local, update_id: str) -> list[tuple[str, str, str]]:
+    """What the messages of channels without keys say, hashed as the simulators do."""
+    with here.services.ledger.read() as conn:
+        messages = updates.messages(conn, update_id)
+    return [
+        (message["audience"], message["channel"], content_hash({"text": message["parts"]["text"]}))
+        for message in messages
+        if set(message["parts"]) == {"text"}
+    ]
 
 
 def _rows(here: Local, update_id: str) -> Iterable[Row]:

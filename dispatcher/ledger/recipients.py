@@ -27,6 +27,7 @@ AMENDED = b""
 
 _IMPORT_LOCK = 0x6F75_7463
 _WRITE_LOCK = 0x6F75_7464
+_MANY = 5_000
 
 
 class DirectoryRefused(Exception):
@@ -148,6 +149,7 @@ class Import:
     def __init__(self, ledger: Ledger, conn: Connection) -> None:
         self._ledger = ledger
         self._conn = conn
+        self._merged = 0
 
     @_quietly
     def note(self, refs: Mapping[str, int]) -> dict[str, int]:
@@ -179,7 +181,16 @@ class Import:
         """Store the rows in one transaction; returns (added, changed)."""
         with self._ledger.transaction() as work:
             lock_writes(work.conn)
-            return _merge(work.conn, rows)
+            done = _merge(work.conn, rows)
+        self._merged += len(rows)
+        return done
+
+    @_quietly
+    def settle(self) -> None:
+        """After a large import, measure the directory at once: an incident may come before
+        the server's own round, and old statistics make it choose slow plans."""
+        if self._merged >= _MANY:
+            self._conn.execute("ANALYZE recipient, contact_point, recipient_contact")
 
     @_quietly
     def remove_absent(self) -> int:
@@ -208,7 +219,9 @@ def importing(ledger: Ledger) -> Iterator[Import]:
         try:
             conn.execute("DROP TABLE IF EXISTS pg_temp.import_seen")
             conn.execute("CREATE TEMP TABLE import_seen (ref text PRIMARY KEY, line bigint)")
-            yield Import(ledger, conn)
+            session = Import(ledger, conn)
+            yield session
+            session.settle()
         finally:
             # On a connection that is lost both are gone with it.
             if not conn.broken:

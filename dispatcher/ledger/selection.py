@@ -19,6 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dispatcher.ledger.connection import Connection, one
+from dispatcher.ledger.voices import NUMBER, REASONS, Sending, Step, Voices, Wording
+
+__all__ = ["REASONS", "Question", "Reach", "Rule", "Sending", "Step", "Wording"]
 
 TOLD = "('sending', 'accepted', 'delivered', 'unknown')"
 """States in which a person may have the message."""
@@ -36,40 +39,6 @@ class Rule:
     also_tags: tuple[str, ...]
     everyone: bool
     first: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One way for an audience: channel in order of preference, kind of contact within it.
-
-    `adapter` is empty where nothing is configured for this kind.
-    """
-
-    audience: str
-    step: int
-    channel: str
-    kind_order: int
-    kind: str
-    adapter: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sending:
-    """The sender for a channel; `country` is empty for the default one."""
-
-    channel: str
-    country: str
-    sender: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wording:
-    """A message that exists for an audience, channel and locale. `id` is 0 in a preview."""
-
-    audience: str
-    channel: str
-    locale: str
-    id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +65,6 @@ class Question:
     wordings: tuple[Wording, ...]
 
 
-REASONS = (
-    "",
-    "not_told_before",
-    "suppressed",
-    "no_adapter",
-    "no_message",
-    "shared_contact",
-    "no_contact",
-    "other_audience",
-)
-"""Why a row is not sent, by number; a cell is its voice's number times eight plus this."""
-
-_NUMBER = {reason: number for number, reason in enumerate(REASONS)}
-
-
 def names(rules: Sequence[Rule]) -> list[str]:
     """The audiences by rank: an audience's number is its place in here, from 1."""
     return [rule.name for rule in sorted(rules, key=lambda rule: rule.rank)]
@@ -122,17 +76,19 @@ def joining(conn: Connection, *, few: bool) -> Iterator[None]:
 
     Few, and no scan of a whole table is chosen; many, and no loop over one is.
     """
-    off = "enable_seqscan" if few else "enable_nestloop"
-    conn.execute(
-        f"SET LOCAL {off} = off; SET LOCAL work_mem = '128MB'; SET LOCAL jit = off;"
-        " SET LOCAL max_parallel_workers_per_gather = 0"
-    )
+    settings = {
+        "work_mem": "'128MB'",
+        "jit": "off",
+        "max_parallel_workers_per_gather": "0",
+        **(_LOOKING_UP if few else _PASSING_ONCE),
+    }
+    conn.execute("; ".join(f"SET LOCAL {name} = {value}" for name, value in settings.items()))
     yield
-    conn.execute(
-        f"SET LOCAL {off} TO DEFAULT; SET LOCAL work_mem TO DEFAULT; SET LOCAL jit TO DEFAULT;"
-        " SET LOCAL max_parallel_workers_per_gather TO DEFAULT"
-    )
+    conn.execute("; ".join(f"SET LOCAL {name} TO DEFAULT" for name in settings))
 
+
+_LOOKING_UP = {"enable_seqscan": "off"}
+_PASSING_ONCE = {"enable_nestloop": "off", "enable_mergejoin": "off"}
 
 _DROPPED = (
     "DROP TABLE IF EXISTS pg_temp.choice, pg_temp.voice, pg_temp.reached, pg_temp.told,"
@@ -338,7 +294,7 @@ def _who(question: Question, rules: Sequence[Rule], *, members: bool) -> tuple[s
         far += f" OR m.rule = ANY({values.add([n for n in due if n in everyone])}::int[])"
         best = f"CASE WHEN m.recipient_id IS NULL THEN {best} ELSE m.rule END"
     statement = _WHO.format(
-        other_audience=_NUMBER["other_audience"],
+        other_audience=NUMBER["other_audience"],
         out_of_near=_best(matching, named),
         out_of_any=_best(matching, [n for n in named if n in everyone]),
         affected=_affected(question, values),
@@ -349,65 +305,6 @@ def _who(question: Question, rules: Sequence[Rule], *, members: bool) -> tuple[s
         far=far,
     )
     return statement, values
-
-
-@dataclass(frozen=True, slots=True)
-class _Voice:
-    """What a row says, by whom and how; message 0 and adapter '' where there is none."""
-
-    audience: str
-    channel: str
-    message: int
-    locale: str
-    adapter: str
-    sender: str
-
-
-class _Speech:
-    """Which voice speaks on a way in a locale to a country."""
-
-    def __init__(self, question: Question, rules: Sequence[Rule]) -> None:
-        self._default = question.default_locale
-        self._wordings = {(w.audience, w.channel, w.locale): w.id for w in question.wordings}
-        self._senders = {(s.channel, s.country): s.sender for s in question.senders}
-        # The first numbers are those of the audiences' own, for whom no channel has a contact.
-        self.voices = {
-            _Voice(rule.name, "none", 0, "", "", ""): n for n, rule in enumerate(rules, 1)
-        }
-
-    def voice(self, step: Step, locale: str, country: str) -> tuple[int, int]:
-        """The voice's number, and the number of the reason why it cannot speak, or 0."""
-        message, spoken = 0, ""
-        for nearest in (locale, locale.split("-", 1)[0], self._default):
-            found = self._wordings.get((step.audience, step.channel, nearest))
-            if found is not None:
-                message, spoken = found, nearest
-                break
-        default = self._senders.get((step.channel, ""), "")
-        voice = _Voice(
-            audience=step.audience,
-            channel=step.channel,
-            message=message,
-            locale=spoken,
-            adapter=step.adapter,
-            sender=self._senders.get((step.channel, country), default),
-        )
-        number = self.voices.setdefault(voice, len(self.voices) + 1)
-        if not step.adapter:
-            return number, _NUMBER["no_adapter"]
-        return number, 0 if message else _NUMBER["no_message"]
-
-    def columns(self) -> dict[str, object]:
-        voices = list(self.voices)
-        return {
-            "voice": list(self.voices.values()),
-            "voice_audience": [v.audience for v in voices],
-            "voice_channel": [v.channel for v in voices],
-            "voice_message": [v.message or None for v in voices],
-            "voice_locale": [v.locale for v in voices],
-            "voice_adapter": [v.adapter for v in voices],
-            "voice_sender": [v.sender for v in voices],
-        }
 
 
 def select(conn: Connection, question: Question) -> bool:
@@ -444,13 +341,21 @@ def _select_who(
         _run(conn, _CARRIED, values)
         return _run(conn, _WHO_BEFORE, values)
     members = question.incident_id is not None and _run(conn, _MEMBER, values) > 0
+    if members:
+        # So that they are hashed, and not the directory.
+        conn.execute("ANALYZE member")
     return _run(conn, *_who(question, rules, members=members))
 
 
 def _choose(
     conn: Connection, question: Question, rules: Sequence[Rule], values: Mapping[str, object]
 ) -> None:
-    speech = _Speech(question, rules)
+    speech = Voices(
+        question.wordings,
+        question.senders,
+        default_locale=question.default_locale,
+        audiences=[rule.name for rule in rules],
+    )
     kinds = conn.execute("SELECT DISTINCT way, locale, country FROM reached").fetchall()
     spoken = [speech.voice(question.steps[way], locale, to) for way, locale, to in kinds]
     said = {
@@ -466,10 +371,10 @@ def _choose(
     spare = question.spare_untold
     join = "LEFT JOIN told t ON t.recipient_id = r.recipient_id" if spare else ""
     untold = "t.recipient_id IS NULL" if spare else "false"
-    _run(conn, _CHOICE.format(untold=untold, told=join, **_NUMBER), said)
-    _run(conn, _SHARED.format(**_NUMBER), said)
+    _run(conn, _CHOICE.format(untold=untold, told=join, **NUMBER), said)
+    _run(conn, _SHARED.format(**NUMBER), said)
     if question.update_id is not None:
-        _run(conn, _SHARED_BEFORE.format(**_NUMBER), said)
+        _run(conn, _SHARED_BEFORE.format(**NUMBER), said)
 
 
 def _ways(question: Question, names: Sequence[str]) -> dict[str, object]:

@@ -26,6 +26,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from dispatcher.audiences import PRIVATE_USE
 from dispatcher.rendering.fitting import may
+from dispatcher.rendering.speech import Speech
 from dispatcher.rendering.traces import untraced
 
 MAX_OUTPUT = 64 * 1024
@@ -102,6 +103,12 @@ class Fence(ImmutableSandboxedEnvironment):
                 words = "writes a character of private use"
                 raise TemplateSyntaxError(words, node.lineno, name, filename)
         return parsed
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        # What is asked most is safe by its make, and costs a third of Jinja's own way.
+        if type(obj) is Speech and attribute[0] != "_" and hasattr(Speech, attribute):
+            return getattr(obj, attribute)
+        return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         if isinstance(obj, str):

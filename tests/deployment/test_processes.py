@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -161,7 +162,7 @@ def test_each_command_starts_works_and_ends(installation: Installation) -> None:
     for name in ("sandbox", "api"):
         installation.start(name)
     for name in ("sandbox", "api"):
-        until(lambda name=name: installation.healthy(name))
+        until(partial(installation.healthy, name))
 
     key = installation.key("read", "incidents:write", "release", "recipients:write")
     calls = httpx.Client(
@@ -180,7 +181,7 @@ def test_each_command_starts_works_and_ends(installation: Installation) -> None:
     for name in LONG_RUNNING[2:]:
         installation.start(name)
     for name in LONG_RUNNING:
-        until(lambda name=name: installation.healthy(name))
+        until(partial(installation.healthy, name))
 
     def numbers() -> Any:
         return calls.get(f"/v1/updates/{update}/progress").json()

@@ -268,3 +268,30 @@ def test_a_line_is_found_for_nested_and_repeated_tables() -> None:
     assert line_of(text, ("d", 1, "e")) == 7
     assert line_of(text, ("f", "g", "h")) == 9
     assert line_of(text, ("nowhere",)) == 1
+
+
+def test_senders_have_list_prices_in_the_currency_of_the_organisation(packs: Packs) -> None:
+    organisation = packs.organisation
+    assert organisation.currency == "USD"
+    prices = {
+        channel: {sender.price for sender in by_country.values()}
+        for channel, by_country in organisation.senders.items()
+    }
+    assert prices == {"sms": {0.0083}, "email": {0.0004}, "social": {0.015}, "push": {0.0}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("price = 0.0004", "price = -1", "greater than or equal to 0"),
+        ("price = 0.0004", "price = nan", "finite number"),
+        ("price = 0.0004", 'price = "cheap"', "valid number"),
+        ('currency = "USD"', 'currency = "dollars"', "match pattern"),
+    ],
+)
+def test_a_price_that_is_none_is_refused_with_its_line(
+    broken: Callable[[str, str, str], PackError], old: str, new: str, words: str
+) -> None:
+    (problem,) = broken("organisation.toml", old, new).problems
+    assert problem.line == line_with("organisation.toml", old)
+    assert words in problem.message

@@ -29,9 +29,12 @@ class Module:
             if isinstance(node, ast.Attribute) and node.attr in names:
                 if isinstance(node.value, ast.Name) and node.value.id == module:
                     return True
-            elif isinstance(node, ast.ImportFrom) and node.module == module:
-                if any(alias.name in names for alias in node.names):
-                    return True
+            elif (
+                isinstance(node, ast.ImportFrom)
+                and node.module == module
+                and any(alias.name in names for alias in node.names)
+            ):
+                return True
         return False
 
 

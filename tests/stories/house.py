@@ -317,6 +317,10 @@ class House:
 
     def empty(self) -> None:
         """Forget every incident and recipient, faults and outboxes; the public accounts stay."""
+        self.sandbox.clear_faults()
+        self.sql("UPDATE release SET state = 'stopped'")
+        leased = "SELECT count(*) FROM batch WHERE lease_until > now()"
+        until(lambda: self.sql(leased) == [(0,)], within=LEASE + 5, what="the end of all leases")
         self.sandbox.clear()
         tables = self.sql(
             "SELECT string_agg(quote_ident(c.relname), ', ') FROM pg_class c"
@@ -324,13 +328,23 @@ class House:
             " AND NOT c.relispartition"
             " AND c.relname NOT IN ('alembic_version', 'api_key', 'installation')"
         )[0][0]
-        self.sql(f"TRUNCATE {tables} CASCADE")
+        self._truncate(tables)
         accounts = [
             PublicAccount(ContactKind(a.kind), a.address, a.name, a.locale, a.region)
             for a in self.services.packs.organisation.public_accounts
         ]
         with self.services.ledger.transaction() as work:
             sync_public_accounts(work.conn, self.services.sealer, accounts)
+
+    def _truncate(self, tables: str) -> None:
+        def done() -> bool:
+            try:
+                self.sql(f"TRUNCATE {tables} CASCADE")
+            except psycopg.errors.DeadlockDetected:
+                return False  # with the sweep, which goes on meanwhile
+            return True
+
+        until(done, what="an empty ledger")
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def test_a_killed_worker_and_a_flushed_broker_lose_and_double_nothing(
     addresses = attach(folder)
     assert addresses is not None
     broker = Redis.from_url(addresses.broker_url)
-    until(lambda: broker.llen("bulk") > 0 or "6/11" in stderr.read_text())
+    until(lambda: broker.llen("bulk") > 0 or "6/11" in stderr.read_text(), within=180)
     victim = worker_of(folder, "urgent,normal,bulk")
     assert victim is not None
     os.kill(victim, signal.SIGKILL)

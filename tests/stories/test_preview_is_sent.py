@@ -1,11 +1,12 @@
 """What was previewed is what was sent: each audience, channel and locale, byte for byte."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from dispatcher.demo.people import Person
-from tests.stories.house import House, fact, person, phone
+from tests.stories.house import House, at, fact, person, phone
 
 Key = tuple[str, str, str]
 KINDS = {"phone": "sms", "email": "email", "fcm_token": "push", "inbox": "push"}
@@ -40,19 +41,20 @@ def test_previewed_text_is_the_text_that_arrived(
     house: House, everyone: Mapping[Key, list[Person]]
 ) -> None:
     """Preview, stored message and what simulators and inboxes hold are the same bytes."""
-    said = {
+    incident = house.operator.post("/v1/incidents", house.opening(release="draft"))["id"]
+    said: dict[str, Any] = {
         "phase": "identified",
+        "next_update_at": at(3_600),
         "facts": [
             fact("cause", {"code": "software"}, confidence="believed"),
             fact("workaround", {"codes": ["wifi_calling", "landline"]}),
             fact("emergency_calls", {"status": "limited", "use": ["wifi_calling"]}),
         ],
     }
-    body = house.opening(**said)
-    preview = house.operator.post("/v1/previews", body)
+    body = {"update": said, "release": "now"}
+    preview = house.operator.post("/v1/previews", {"incident_id": incident, **body})
     shown = {(m["audience"], m["channel"], m["locale"]): m["parts"] for m in preview["messages"]}
-    opened = house.operator.post("/v1/incidents", body)
-    update = opened["update"]
+    update = house.operator.post(f"/v1/incidents/{incident}/updates", body)["update"]
     assert update["content_hash"] == preview["content_hash"]
     if update["held"]:
         named = {"content_hash": update["content_hash"], "audiences": update["held"]}

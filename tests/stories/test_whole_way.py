@@ -3,7 +3,7 @@
 from collections import Counter
 
 from dispatcher.demo.people import people
-from tests.stories.house import HAVE_IT, PROVIDERS, House, at, fact, person, phone
+from tests.stories.house import HAVE_IT, PROVIDERS, House, at, fact, person, phone, until
 
 CHANNELS = {"sms": ("twilio",), "email": ("sendgrid",), "social": ("x",), "push": ("fcm",)}
 
@@ -66,6 +66,7 @@ def test_update_supersedes_and_resolve_spares(house: House) -> None:
     second = house.add(
         opened["id"], "identified", "consumers", facts=[fact("cause", {"code": "software"})]
     )["update"]["id"]
+    until(lambda: house.sandbox.struck() == 20)
     house.when(second, lambda now: now["by_state"]["pending"] == 20)
     house.sandbox.clear_faults()
     third = house.add(opened["id"], "monitoring", "consumers")["update"]["id"]

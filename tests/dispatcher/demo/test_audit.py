@@ -41,6 +41,7 @@ def found(people: Path, *, rows=None, held=None, inboxes=None, verdicts=None):
         verdicts=[verdicts or TOLD],
         held=list((HELD if held is None else held).values()),
         inboxes={"3": 1} if inboxes is None else inboxes,
+        texts=[[("consumers", "sms", "x")]],
     )
 
 
@@ -119,6 +120,23 @@ def test_a_row_in_doubt_excuses_one_message_of_its_own_text_only(people: Path) -
     assert found(people, rows=rows, held=HELD | elsewhere).duplicates == 1
 
 
+def test_a_row_in_doubt_excuses_its_text_though_nobody_else_got_it(people: Path) -> None:
+    rows = {"doubt": Row("5", "a", "consumers", "sms", "unknown", "twilio_sms", None)}
+    held = {"a": Entry("twilio", "SM2", "+12125550100", "x")}
+    findings = found(people, rows=rows, held=held, inboxes={}, verdicts={"a": TOLD["a"]})
+    assert (findings.lost, findings.duplicates, findings.covered) == (0, 0, 1)
+
+
+def test_where_a_message_carries_its_delivery_the_key_decides(people: Path) -> None:
+    rows = ROWS | {"doubt": Row("5", "b", "consumers", "email", "unknown", "sendgrid_email", None)}
+    own = HELD | {"own": Entry("sendgrid", "M2:5", "b@example.com", "whatever", "5")}
+    assert found(people, rows=rows, held=own).duplicates == 0
+    again = own | {"again": Entry("sendgrid", "M3:5", "b@example.com", "whatever", "5")}
+    assert found(people, rows=rows, held=again).duplicates == 1
+    other = HELD | {"other": Entry("sendgrid", "M2:6", "b@example.com", "whatever", "6")}
+    assert found(people, rows=rows, held=other).duplicates == 1
+
+
 def test_a_failed_row_excuses_nothing(people: Path) -> None:
     rows = ROWS | {"a": ROWS["a"]._replace(state="failed", ref=None)}
     assert found(people, rows=rows).duplicates == 1
@@ -132,6 +150,6 @@ def test_outbox_lines_become_entries_with_the_ledgers_refs() -> None:
         b'{"provider":"twilio","ref":"SM1","key":null,"address":"+1","content_hash":"x"}',
     ]
     assert list(entries(lines, orjson.loads)) == [
-        Entry("sendgrid", "M1:2", "b@x", "y"),
+        Entry("sendgrid", "M1:2", "b@x", "y", "2"),
         Entry("twilio", "SM1", "+1", "x"),
     ]

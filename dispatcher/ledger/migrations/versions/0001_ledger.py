@@ -170,7 +170,7 @@ CREATE TABLE suppression (
 CREATE TABLE membership (
     incident_id uuid NOT NULL,
     audience text NOT NULL,
-    recipients bigint[] NOT NULL
+    recipients bigint[] STORAGE EXTERNAL NOT NULL
 );
 CREATE INDEX membership_incident ON membership (incident_id);
 CREATE TABLE inbox_message (
