@@ -97,7 +97,7 @@ def import_stream(
     `stream` is an open binary file or any blocks of bytes. If it, or the database, breaks
     off underway, what was stored stays and nobody is removed; the same file again goes on
     where it stopped. Raises `FileRefused` for a wrong header, `ImportBusy`, `LedgerAway`
-    and `DirectoryRefused`; none of them holds a value of the file.
+    and `LedgerRefused`; none of them holds a value of the file.
     """
     with directory.importing(ledger) as session:
         # One chunk is merged by the database while the next is read and sealed here.

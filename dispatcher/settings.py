@@ -32,7 +32,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    mode: Literal["sandbox", "live"] = "sandbox"
+    mode: Literal["sandbox", "live"] = Field(
+        default="sandbox", description="sandbox speaks to simulators, live to real providers"
+    )
     database_url: SecretStr | None = Field(
         default=None, description="PostgreSQL 18 as postgresql://…; empty: the embedded one"
     )
@@ -53,7 +55,7 @@ class Settings(BaseModel):
     host: str = Field(default="127.0.0.1", description="where the API listens")
     port: int = Field(default=8000, ge=1, le=65535, description="the API's port, or the next free")
     batch_size: int = Field(default=1_000, ge=1, le=10_000, description="deliveries in a batch")
-    lease: float = Field(default=60.0, ge=20, le=600, description="how long a batch is held")
+    lease: float = Field(default=60.0, ge=20, le=600, description="seconds a worker holds a batch")
     api_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^\s/]+/?$",
@@ -62,8 +64,12 @@ class Settings(BaseModel):
     api_key: SecretStr | None = Field(
         default=None, description="the command line's key; empty: operator.key of the data folder"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["json", "text"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="the least that is logged"
+    )
+    log_format: Literal["json", "text"] = Field(
+        default="json", description="one JSON object a line, or text for people"
+    )
     channels: dict[str, dict[str, str]] = Field(
         default={}, repr=False, description="adapter settings by adapter and field"
     )

@@ -116,9 +116,11 @@ def worker(settings: Settings, queues: Sequence[str]) -> None:
 
 def beat(settings: Settings) -> None:
     """Name the periodic tasks until SIGTERM. Its schedule is in memory: nothing to lock or lose."""
-    from dispatcher import tasks
+    from dispatcher import broker, logs, wiring
 
-    tasks.app.Beat(
+    logs.configure(settings.log_level, settings.log_format)
+    # Only the names of tasks are needed to name them: none of their code is loaded.
+    broker.build(wiring.broker_url(settings)).Beat(
         scheduler="celery.beat:Scheduler",
         max_interval=1,
         quiet=True,

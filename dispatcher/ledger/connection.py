@@ -108,12 +108,12 @@ class Ledger:
             with self._pool.connection() as conn:
                 yield conn
         except PoolTimeout:
-            raise LedgerAway("the database cannot be reached") from None
+            told: Exception = LedgerAway("the database cannot be reached")
         except psycopg.Error as error:
-            if isinstance(error, psycopg.OperationalError) and _lost(error):
-                raise LedgerAway("the database cannot be reached") from None
-            where = error.diag.constraint_name or error.diag.table_name or ""
-            raise LedgerRefused(f"{type(error).__name__} {where}".strip()) from None
+            told = _told(error)
+        else:
+            return
+        raise told from None
 
     def check_schema(self) -> None:
         """Raise `SchemaTooOld` unless the schema is this release's or newer."""
@@ -162,9 +162,16 @@ def _configure(conn: Connection) -> None:
         cursor.execute("SET temp_buffers = '64MB'")
 
 
-def _lost(error: psycopg.OperationalError) -> bool:
-    """Whether the connection is gone, as against a statement that was refused."""
-    return error.sqlstate is None or error.sqlstate[:2] in ("08", "57")
+def _told(error: psycopg.Error) -> Exception:
+    """The error without the row it is about."""
+    state = error.sqlstate
+    lost = isinstance(error, psycopg.OperationalError) and (
+        state is None or state[:2] in ("08", "57")
+    )
+    if lost and state != "57014":
+        return LedgerAway("the database cannot be reached")
+    about = f" by {error.diag.constraint_name}" if error.diag.constraint_name else ""
+    return LedgerRefused(f"the database refused{about} (SQLSTATE {state or 'none'})")
 
 
 def one(row: TupleRow | None) -> Any:

@@ -6,19 +6,17 @@ Must not know files, validation or audiences. What PostgreSQL says of a refused 
 quote the row: it is reduced to its code and constraint here, and never chained.
 """
 
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-import psycopg
 from psycopg.rows import class_row
 
 from channels.contract import ContactKind
 from dispatcher.contacts import Contact, normalise
-from dispatcher.ledger.connection import Connection, Ledger, LedgerAway, one
+from dispatcher.ledger.connection import Connection, Ledger, one
 from dispatcher.recipient_rules import PUBLIC_REF
 from dispatcher.security.sealing import Sealer
 
@@ -28,10 +26,6 @@ AMENDED = b""
 _IMPORT_LOCK = 0x6F75_7463
 _WRITE_LOCK = 0x6F75_7464
 _MANY = 5_000
-
-
-class DirectoryRefused(Exception):
-    """PostgreSQL refused the rows. Holds its code and the constraint, never a value."""
 
 
 class ImportBusy(Exception):
@@ -101,36 +95,6 @@ class RecipientShown:
     contacts: tuple[ContactShown, ...] = ()
 
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def _quietly(work: Callable[_P, _R]) -> Callable[_P, _R]:
-    """PostgreSQL's error without the row it is about. Raised outside `except`: not chained."""
-
-    @functools.wraps(work)
-    def quiet(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
-            return work(*args, **kwargs)
-        except psycopg.Error as error:
-            told = _told(error)
-        raise told
-
-    return quiet
-
-
-def _told(error: psycopg.Error) -> Exception:
-    state = error.sqlstate
-    lost = isinstance(error, psycopg.OperationalError) and (
-        state is None or state[:2] in ("08", "57")
-    )
-    if lost and state != "57014":
-        return LedgerAway("the database cannot be reached")
-    constraint = error.diag.constraint_name
-    about = f" by {constraint}" if constraint else ""
-    return DirectoryRefused(f"the database refused the rows{about} (SQLSTATE {state or 'none'})")
-
-
 def lock_writes(conn: Connection) -> None:
     """Wait for the directory's other writers; held until the transaction ends."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (_WRITE_LOCK,))
@@ -151,7 +115,6 @@ class Import:
         self._conn = conn
         self._merged = 0
 
-    @_quietly
     def note(self, refs: Mapping[str, int]) -> dict[str, int]:
         """Remember ids with their lines; returns those met before, with the earlier line."""
         fresh = self._conn.execute(
@@ -168,7 +131,6 @@ class Import:
             ).fetchall()
         )
 
-    @_quietly
     def hashes(self, refs: Sequence[str]) -> dict[str, bytes]:
         """The row hash of each of `refs` that is in the directory."""
         found = self._conn.execute(
@@ -176,7 +138,6 @@ class Import:
         )
         return dict(found.fetchall())
 
-    @_quietly
     def merge(self, rows: Sequence[RecipientRow]) -> tuple[int, int]:
         """Store the rows in one transaction; returns (added, changed)."""
         with self._ledger.transaction() as work:
@@ -185,14 +146,12 @@ class Import:
         self._merged += len(rows)
         return done
 
-    @_quietly
     def settle(self) -> None:
         """After a large import, measure the directory at once: an incident may come before
         the server's own round, and old statistics make it choose slow plans."""
         if self._merged >= _MANY:
             self._conn.execute("ANALYZE recipient, contact_point, recipient_contact")
 
-    @_quietly
     def remove_absent(self) -> int:
         """Delete whom the file did not hold, public accounts apart. Call in a transaction."""
         lock_writes(self._conn)
@@ -331,7 +290,6 @@ def get(conn: Connection, ref: str) -> RecipientShown | None:
 _PATCHABLE = frozenset({"name", "locale", "segment", "region", "services", "tags"})
 
 
-@_quietly
 def patch(
     conn: Connection,
     ref: str,
@@ -378,7 +336,6 @@ def _link(conn: Connection, recipient_id: int, point: ContactRow) -> None:
     )
 
 
-@_quietly
 def delete(conn: Connection, ref: str) -> bool:
     """Remove a recipient; deliveries made to it stay. False if there is none. In a transaction."""
     lock_writes(conn)
@@ -405,7 +362,6 @@ def sealed_contact(sealer: Sealer, contact: Contact) -> ContactRow:
     return ContactRow(contact.kind, sealed.lookup, sealed.sealed, contact.hint, contact.country)
 
 
-@_quietly
 def sync_public_accounts(
     conn: Connection, sealer: Sealer, accounts: Sequence[PublicAccount]
 ) -> tuple[int, int]:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from dispatcher.delivery.pacing import AHEAD, ALONE_SHARE, URGENT_AHEAD, Pace, Pacing
 from dispatcher.embedded import Addresses
@@ -109,7 +111,7 @@ async def test_a_slow_sender_is_granted_one_at_a_time(redis: Redis) -> None:
 
 async def test_without_valkey_a_worker_goes_on_with_a_share() -> None:
     """Nobody answers on that port: a tenth of the rate, spread evenly, by its own clock."""
-    nobody: Redis = Redis(port=1, socket_connect_timeout=0.2)
+    nobody: Redis = Redis(port=1, retry=Retry(NoBackoff(), 0))
     now = [100.0]
     pacing = Pacing(nobody, monotonic=lambda: now[0])
     pace = Pace("sms:72345", rate=200.0)

@@ -12,7 +12,7 @@ from dispatcher import recipients
 from dispatcher.contacts import NANP_SANDBOX_ONLY
 from dispatcher.ledger import recipients as directory
 from dispatcher.ledger import suppressions
-from dispatcher.ledger.connection import Ledger
+from dispatcher.ledger.connection import Ledger, LedgerRefused
 from dispatcher.recipient_files import COLUMNS, Form
 from dispatcher.recipient_rules import KnownValues
 from dispatcher.recipients import Changes, ImportResult, Mode, RecipientInvalid, import_stream
@@ -356,7 +356,7 @@ def test_a_row_the_database_refuses_is_not_told_by_value(
         inbox="canary-inbox",
     )
     for columns in ({"tags": "c"}, {}):
-        with pytest.raises(directory.DirectoryRefused) as refused:
+        with pytest.raises(LedgerRefused) as refused:
             people.take(row("ok"), person | columns)
         _assert_quiet(refused.value)
     assert "short" in str(refused.value)
