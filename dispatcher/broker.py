@@ -13,7 +13,9 @@ from celery import Celery
 from kombu.entity import Queue
 from kombu.exceptions import OperationalError
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +82,10 @@ class Broker:
         self.app = app
         # Asked apart from Celery, whose own connections try again for seconds.
         self._redis: Redis = Redis.from_url(
-            broker_url, socket_timeout=1.0, socket_connect_timeout=0.5, retry=None
+            broker_url,
+            socket_timeout=1.0,
+            socket_connect_timeout=0.5,
+            retry=Retry(NoBackoff(), 0),
         )
 
     def enqueue(self, task: str, id: str | int, *, queue: str) -> bool:

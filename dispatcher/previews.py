@@ -99,7 +99,8 @@ class Previews:
             known: list[Fact] = []
             earlier: tuple[str, ...] = ()
             if incident is not None:
-                about = _imagined(incident, now=self._clock())
+                number = incidents.next_number(conn)
+                about = _imagined(incident, number=number, now=self._clock())
             else:
                 found = incidents.get(conn, incident_id or "")
                 if found is None:
@@ -158,7 +159,7 @@ class Previews:
     ) -> Sequence[selection.Reach]:
         question = self._planner.question(
             incident,
-            incident_id=incident.id if incident.number else None,
+            incident_id=None if incident.id == _IMAGINED else incident.id,
             update_id=None,
             phase=update.phase,
             aim=Aim(
@@ -222,13 +223,14 @@ class Previews:
         return LANE_ORDER.index(self._packs.audiences[audience].lane.value)
 
 
+_IMAGINED = "preview"
 _LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
-def _imagined(new: NewIncident, *, now: datetime) -> Incident:
+def _imagined(new: NewIncident, *, number: int, now: datetime) -> Incident:
     return Incident(
-        id="preview",
-        number=0,
+        id=_IMAGINED,
+        number=number,
         status="open",
         created_at=now,
         **new.model_dump(),

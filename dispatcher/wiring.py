@@ -17,6 +17,8 @@ from typing import Any
 
 from pydantic import ValidationError
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from channels import registry
 from channels.contract import Adapter
@@ -267,6 +269,8 @@ def sending(services: Services, *, stopping: Callable[[], bool]) -> Batches:
         socket_timeout=2.0,
         socket_connect_timeout=1.0,
         health_check_interval=30,
+        # Away is away: pacing goes on alone at once, and asks again with the next window.
+        retry=Retry(NoBackoff(), 0),
     )
     return Batches(
         services.ledger,

@@ -138,8 +138,9 @@ class Batches:
                 rate=self._rate(held.message.channel, held.sender),
                 units=held.units,
             ),
-            size=max(WINDOW, adapter.limits.envelopes_per_request),
-            left=held.pending,
+            # After a break one envelope goes ahead, and the rest only if it is taken.
+            size=1 if held.probing else max(WINDOW, adapter.limits.envelopes_per_request),
+            left=1 if held.probing else held.pending,
             end=asyncio.get_running_loop().time() + self._budget,
         )
         sent = 0
@@ -324,6 +325,9 @@ class Batches:
             await self._with_ledger(
                 self._open_breaker, held, broken.reason.value, broken.detail[:200]
             )
+        if held.probing and any(isinstance(outcome, Accepted) for outcome in outcomes.values()):
+            log.info("breaker.closed", adapter=held.adapter)
+            await self._with_ledger(self._close_breaker, held)
         self._bugs[held.adapter] = self._bugs.get(held.adapter, 0) + 1 if bug else 0
         if self._bugs[held.adapter] >= BUGS_TO_PAUSE:
             await self._with_ledger(
@@ -389,6 +393,10 @@ class Batches:
                 detail=detail,
                 seconds=PROBE_AFTER,
             )
+
+    def _close_breaker(self, held: Lease) -> bool:
+        with self._ledger.read() as conn:
+            return batches.close_breaker(conn, adapter=held.adapter, sender=held.sender)
 
     def _suppress(self, contacts: Sequence[tuple[str, bytes]], reason: str, source: str) -> None:
         with self._ledger.transaction() as work:

@@ -33,6 +33,7 @@ class Lease:
     units: int
     message: Message
     pending: int
+    probing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ WHERE b.id = %(batch)s AND b.open AND b.due_at <= now()
     AND m.paused_at IS NULL AND (u.expires_at IS NULL OR u.expires_at > now())
 RETURNING b.id AS batch_id, b.update_id::text, b.lease_epoch AS epoch, b.lane, b.adapter, b.sender,
     i.drill, i.id::text AS incident_id, u.expires_at, b.pending, b.sending,
+    EXISTS (SELECT FROM breaker k WHERE k.adapter = b.adapter AND k.sender IN ('', b.sender))
+        AS probing,
     m.id, m.channel, m.locale, m.parts, m.slots, m.hash, m.units
 """
 
@@ -95,6 +98,7 @@ def lease(conn: Connection, batch_id: int, *, owner: str, seconds: float) -> Lea
             row, thread=row["incident_id"], sender=row["sender"], expires_at=row["expires_at"]
         ),
         pending=row["pending"],
+        probing=row["probing"],
     )
 
 

@@ -165,8 +165,10 @@ def _configure(conn: Connection) -> None:
 def _told(error: psycopg.Error) -> Exception:
     """The error without the row it is about."""
     state = error.sqlstate
+    # Besides a lost connection: a rollback that asks to be tried again (class 40), and a
+    # server that has run out of disk, memory or connections (class 53).
     lost = isinstance(error, psycopg.OperationalError) and (
-        state is None or state[:2] in ("08", "57")
+        state is None or state[:2] in ("08", "40", "53", "57")
     )
     if lost and state != "57014":
         return LedgerAway("the database cannot be reached")

@@ -55,6 +55,13 @@ def get(conn: Connection, incident: str, *, lock: bool = False) -> Incident | No
     return Incident.model_validate(row) if row else None
 
 
+def next_number(conn: Connection) -> int:
+    """The number that the next incident gets, if nobody else opens one first."""
+    return int(
+        one(conn.execute("SELECT last_value + is_called::int FROM incident_number_seq").fetchone())
+    )
+
+
 def listed(
     conn: Connection, *, status: str | None, before: int | None, limit: int
 ) -> list[Incident]:

@@ -1,9 +1,8 @@
 """The directory's rows: locks, public accounts, suppressions, against a real PostgreSQL."""
 
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-
-import traceback
 
 import psycopg
 import pytest
