@@ -148,6 +148,9 @@ def _plain(text: str) -> str:
     return text
 
 
+_ZONES = frozenset(available_timezones())
+
+
 def _printable(text: str) -> str:
     if any((ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 for c in text):
         raise ValueError("must not hold control characters")
@@ -155,8 +158,8 @@ def _printable(text: str) -> str:
 
 
 def _zone(name: str) -> str:
-    if name not in available_timezones():
-        raise ValueError("unknown time zone: use a name like America/Chicago")
+    if name not in _ZONES:
+        raise ValueError("must be a time zone of the tz database, such as Europe/Berlin")
     return name
 
 

@@ -136,7 +136,7 @@ class Updates:
         actor: Actor,
     ) -> Outcome:
         named = update.audiences or tuple(self._packs.audiences)
-        if release != "draft":
+        if release == "now":
             actor.require(Scope.RELEASE)
         update_id = updates.insert(
             work.conn,

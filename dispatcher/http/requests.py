@@ -1,8 +1,7 @@
 """Bodies of the JSON calls. What a fact, an update and an incident are is `incidents`' to say."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Self
-from zoneinfo import available_timezones
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -13,14 +12,11 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
-    model_validator,
 )
 
 from channels.contract import ContactKind
 from dispatcher.incidents import AudienceName, NewIncident, NewUpdate
 from dispatcher.updates import ReleaseMode
-
-_ZONES = frozenset(available_timezones())
 
 
 class Body(BaseModel):
@@ -51,8 +47,8 @@ def no_controls(body: Any) -> Any:
 Release = Annotated[
     ReleaseMode,
     Field(
-        description="`now` releases every audience whose rule needs no approval and submits the"
-        " rest; `on_approval` submits all and releases none; `draft` only stores it."
+        description="`now` releases every audience whose rule needs no approval and the rest as"
+        " soon as another key approves; `on_approval` releases all only then; `draft` stores it."
     ),
 ]
 
@@ -65,12 +61,6 @@ class OpenIncident(NewIncident):
     force: Annotated[
         bool, Field(description="Open it although one with the same services and region is open.")
     ] = False
-
-    @model_validator(mode="after")
-    def _known_zone(self) -> Self:
-        if self.zone is not None and self.zone not in _ZONES:
-            raise ValueError("zone: must be a time zone of the tz database, such as Europe/Berlin")
-        return self
 
     def incident(self) -> NewIncident:
         """The incident alone."""

@@ -41,7 +41,8 @@ def test_a_process_prepares_its_services_and_closes_them(api: Api) -> None:
 
 
 def test_an_absent_broker_is_not_ready(api: Api) -> None:
-    away = Broker(build("redis://127.0.0.1:9/0"))
+    nowhere = "redis://127.0.0.1:9/0"
+    away = Broker(build(nowhere), nowhere)
     with serving(create_app(dataclasses.replace(api.services, broker=away))) as port:
         found = Client(port, api.key("read")).get("/readyz")
 
@@ -79,7 +80,7 @@ def test_what_nobody_foresaw_is_told_without_its_words(
 
     assert (found.status, found.json["type"]) == (500, "/problems/internal")
     failure = next(line for line in logged if line["event"] == "http.failed")
-    assert failure["error"].startswith("UniqueViolation")
+    assert failure["error"].startswith("LedgerRefused")
     assert any("incidents.py" in place for place in failure["at"])
     told = f"{found.body!r} {logged} {capfd.readouterr()}"
     assert "zyxwvu" not in told

@@ -66,15 +66,28 @@ def test_another_key_approves_exactly_the_content_it_saw(api: Api, client: Clien
 
     approved = other.post(f"{path}/approve", {"content_hash": seen, "audiences": ["consumers"]})
     assert approved.status == 200
+    assert approved.json["released"] == ["consumers"]
+    assert approved.json["audiences"]["media"] == "submitted"
+    assert api.noted.planned == [update]
+
+
+def test_an_approved_draft_waits_for_its_release(api: Api, client: Client) -> None:
+    made = client.post("/v1/incidents", opened_by({"texts": WORDS}, release="draft")).json
+    path = f"/v1/updates/{made['update']['id']}"
+    seen = client.post(f"{path}/submit").json["content_hash"]
+
+    other = api.client("approve")
+    approved = other.post(f"{path}/approve", {"content_hash": seen, "audiences": ["consumers"]})
     assert approved.json["audiences"]["consumers"] == "approved"
     assert client.get(f"{path}/progress").json["state"] == "approved"
+    assert api.noted.planned == []
 
     let_go = client.post(f"{path}/release", {"content_hash": seen}, Idempotency_Key="go")
     assert let_go.json["released"] == ["consumers"]
     assert "media" in let_go.json["held"]
     again = client.post(f"{path}/release", {"content_hash": seen}, Idempotency_Key="go")
     assert again.body == let_go.body
-    assert api.noted.planned == [update]
+    assert api.noted.planned == [made["update"]["id"]]
 
 
 def test_breaking_the_glass_releases_all_and_is_audited(api: Api, client: Client) -> None:
