@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from channels.contract import Channel
 from dispatcher.commands.client import ApiError, Client
 from dispatcher.commands.local import Local
 from dispatcher.commands.places import OPERATOR_KEY
@@ -24,13 +25,14 @@ def show(
     console: Console, told: Sequence[Told], findings: Findings, result: Mapping[str, Any]
 ) -> None:
     """The balance sheet per update, and the audit's two numbers with what they are made of."""
-    table = Table(title=f"Balance of {told[0].reference}" if told else "Balance")
-    table.add_column("update")
-    for name in ("planned", *COLUMNS):
-        table.add_column(name, justify="right")
-    table.add_column("by channel")
-    table.add_column("seconds", justify="right")
-    table.add_column("")
+    table = Table(
+        title=f"Balance of {told[0].reference}" if told else "Balance", pad_edge=False, expand=False
+    )
+    table.add_column("update", no_wrap=True)
+    for name in ("planned", *COLUMNS, *(channel.value for channel in Channel)):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("s", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for update in told:
         states = update.progress["by_state"]
         accepted = states["accepted"] + states["delivered"]
@@ -38,7 +40,7 @@ def show(
             f"{update.number} {update.phase}",
             f"{update.progress['planned']:,}",
             *(_shown(accepted if name == "accepted" else states[name]) for name in COLUMNS),
-            _by_channel(update.progress["by_channel"]),
+            *(_shown(_told(update.progress["by_channel"], channel)) for channel in Channel),
             f"{update.seconds:.1f}",
             _verdict(update.progress),
         )
@@ -50,18 +52,14 @@ def _shown(count: int) -> str:
     return f"{count:,}" if count else "·"
 
 
-def _by_channel(channels: Mapping[str, Mapping[str, int]]) -> str:
-    told = {
-        name: counts["accepted"] + counts["delivered"]
-        for name, counts in channels.items()
-        if name != "none"
-    }
-    return "  ".join(f"{name} {count:,}" for name, count in told.items() if count)
+def _told(channels: Mapping[str, Mapping[str, int]], channel: Channel) -> int:
+    counts = channels.get(channel.value)
+    return counts["accepted"] + counts["delivered"] if counts else 0
 
 
 def _verdict(progress: Mapping[str, Any]) -> str:
     if progress["complete"]:
-        return "balanced, settled: complete"
+        return "complete"
     missing = [word for word in ("balanced", "settled") if not progress[word]]
     return f"not {' and not '.join(missing)}"
 

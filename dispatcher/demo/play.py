@@ -17,6 +17,7 @@ from dispatcher.demo.scenario import Scenario, Step, rebase, told_at
 from dispatcher.demo.screen import Screen, rate
 
 WATCH_EVERY = 0.25
+TITLE_CHARS = 46
 PATIENCE = 30.0
 """Seconds that the API may be away, or a settled ledger unbalanced, before that is a failure."""
 
@@ -88,7 +89,7 @@ class Player:
 
     def _tell(self, number: int, count: int, step: Step) -> Told:
         step = told_at(self._scenario, step, datetime.now(UTC))
-        self._screen.work(f"{number:2}/{count} {step.phase.value}", None)
+        self._screen.work(f"{number:2}/{count} {_short(step.event)}", None)
         update = step.update(self._fact_ids).model_dump(mode="json")
         if self._incident:
             path = f"/v1/incidents/{self._incident}/updates"
@@ -171,6 +172,11 @@ class Player:
                 if not away or time.monotonic() > until:
                     raise
             self._pace()
+
+
+def _short(event: str) -> str:
+    """An event in the width of a line of the screen."""
+    return event if len(event) <= TITLE_CHARS else event[: TITLE_CHARS - 1].rstrip(" ,;:") + "…"
 
 
 def _released_at(whole: Mapping[str, Any], update_id: str) -> datetime:

@@ -16,8 +16,8 @@ from rich.progress import (
     SpinnerColumn,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
 )
+from rich.table import Column
 
 LINE_EVERY = 2.0
 """Seconds between two plain lines about work that moves."""
@@ -56,11 +56,10 @@ class Bars:
         self.console = console
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=13)),
+            TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
             console=console,
             refresh_per_second=8,
         )
