@@ -8,16 +8,17 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from channels.contract import Channel
 from dispatcher.commands.client import ApiError, Client
 from dispatcher.commands.local import Local
 from dispatcher.commands.places import OPERATOR_KEY
 from dispatcher.demo.audit import Findings
 from dispatcher.demo.play import Told
 
+ALWAYS = ("accepted", "failed", "unknown")
 COLUMNS = ("accepted", "skipped", "spared", "superseded", "failed", "unknown")
 
 
@@ -25,13 +26,15 @@ def show(
     console: Console, told: Sequence[Told], findings: Findings, result: Mapping[str, Any]
 ) -> None:
     """The balance sheet per update, and the audit's two numbers with what they are made of."""
-    table = Table(
-        title=f"Balance of {told[0].reference}" if told else "Balance", pad_edge=False, expand=False
-    )
+    table = Table(title=f"Balance of {told[0].reference}" if told else "Balance", box=SIMPLE_HEAD)
     table.add_column("update", no_wrap=True)
-    for name in ("planned", *COLUMNS, *(channel.value for channel in Channel)):
+    shown = [
+        name
+        for name in COLUMNS
+        if name in ALWAYS or any(update.progress["by_state"][name] for update in told)
+    ]
+    for name in ("planned", *shown, "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("s", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for update in told:
         states = update.progress["by_state"]
@@ -39,8 +42,7 @@ def show(
         table.add_row(
             f"{update.number} {update.phase}",
             f"{update.progress['planned']:,}",
-            *(_shown(accepted if name == "accepted" else states[name]) for name in COLUMNS),
-            *(_shown(_told(update.progress["by_channel"], channel)) for channel in Channel),
+            *(_shown(accepted if name == "accepted" else states[name]) for name in shown),
             f"{update.seconds:.1f}",
             _verdict(update.progress),
         )
@@ -50,11 +52,6 @@ def show(
 
 def _shown(count: int) -> str:
     return f"{count:,}" if count else "·"
-
-
-def _told(channels: Mapping[str, Mapping[str, int]], channel: Channel) -> int:
-    counts = channels.get(channel.value)
-    return counts["accepted"] + counts["delivered"] if counts else 0
 
 
 def _verdict(progress: Mapping[str, Any]) -> str:

@@ -57,7 +57,7 @@ class Bars:
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=13)),
             TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
             console=console,
