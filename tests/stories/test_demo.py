@@ -101,9 +101,9 @@ def test_a_killed_worker_and_a_flushed_broker_lose_and_double_nothing(
     process = demo("--recipients", "6000")
     stderr = tmp_path / "stderr"
     folder = tmp_path / "demo"
-    until(lambda: "1/11 investigating" in stderr.read_text() or process.poll(), within=180)
+    until(lambda: " 1/11 " in stderr.read_text() or process.poll(), within=180)
     until(lambda: worker_of(folder, "urgent,normal,bulk"), within=60)
-    until(lambda: "5/11 investigating" in stderr.read_text() or process.poll(), within=180)
+    until(lambda: " 5/11 " in stderr.read_text() or process.poll(), within=180)
     addresses = attach(folder)
     assert addresses is not None
     broker = Redis.from_url(addresses.broker_url)
