@@ -12,10 +12,10 @@ import structlog
 
 from dispatcher.ledger import batches, due, idempotency, stops, updates
 from dispatcher.ledger.connection import Ledger
+from dispatcher.planning import LANE_ORDER
 
 log = structlog.get_logger(__name__)
 
-LANES = ("urgent", "normal", "bulk")
 QUIET = 30.0
 """Seconds after which a batch named to a busy queue is named again."""
 QUIET_WHEN_EMPTY = 2.0
@@ -67,7 +67,7 @@ class Recovery:
         for update_id in late:
             with self._ledger.transaction() as work:
                 expired += stops.expire(work.conn, update_id)
-        named = sum(self._name(lane) for lane in LANES)
+        named = sum(self._name(lane) for lane in LANE_ORDER)
         self._keep_house()
         found = Sweep(len(unplanned), named, in_doubt, expired)
         if unplanned or named or in_doubt or expired:

@@ -1,7 +1,6 @@
 """Who did what and when: one row for every release and key act, written with the act."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import orjson
@@ -36,9 +35,3 @@ def timeline(conn: Connection, incident_id: str) -> list[dict[str, Any]]:
             (incident_id,),
         )
         return cursor.fetchall()
-
-
-def last_act(conn: Connection, act: str) -> datetime | None:
-    """When an act was last done by anybody."""
-    row = conn.execute("SELECT max(at) FROM audit WHERE act = %s", (act,)).fetchone()
-    return row[0] if row else None

@@ -385,15 +385,6 @@ def close_breaker(conn: Connection, *, adapter: str, sender: str) -> bool:
     )
 
 
-def breakers(conn: Connection) -> list[dict[str, Any]]:
-    """Open breakers: adapter, sender, reason, detail, opened_at, probe_at."""
-    cursor = conn.execute(
-        "SELECT adapter, sender, reason, detail, opened_at, probe_at FROM breaker ORDER BY 1, 2"
-    )
-    names = [column.name for column in cursor.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-
-
 def refused_recipients(conn: Connection, message_id: int) -> int:
     """How many distinct people this message's content was refused for."""
     row = conn.execute(

@@ -88,9 +88,3 @@ def ensure_months(conn: Connection) -> None:
     conn.execute(
         "SELECT ensure_month(now() + make_interval(months => n)) FROM generate_series(0, 2) n"
     )
-
-
-def backlog(conn: Connection) -> dict[str, int]:
-    """Rows pending per lane, for the metrics."""
-    rows = conn.execute("SELECT lane, sum(pending) FROM batch WHERE open GROUP BY lane").fetchall()
-    return {row[0]: int(row[1]) for row in rows}

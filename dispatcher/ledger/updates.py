@@ -263,16 +263,6 @@ def resume_releases(conn: Connection, update_id: str, *, audiences: Sequence[str
     return sorted(row[0] for row in rows)
 
 
-def released_before(conn: Connection, incident_id: str, update_id: str) -> bool:
-    """Whether an earlier update of this incident was released to anybody."""
-    row = conn.execute(
-        "SELECT EXISTS (SELECT FROM release r JOIN incident_update u ON u.id = r.update_id"
-        " WHERE u.incident_id = %s AND u.id < %s AND r.released_at IS NOT NULL)",
-        (incident_id, update_id),
-    ).fetchone()
-    return bool(one(row))
-
-
 def unplanned(conn: Connection) -> list[str]:
     """Updates with a released audience that has not been planned."""
     rows = conn.execute(
