@@ -93,13 +93,19 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One address for a message. `key` is the delivery id, the only id of ours a provider sees."""
+    """One address for a message. `key` is the delivery id, the only id of ours a provider sees.
+
+    For a try in doubt that the provider is asked about, `tried_at` is when it may have left,
+    and `known_refs` are this address's messages that are accounted for already.
+    """
 
     key: str
     address: str = field(repr=False)
     slots: Mapping[str, str] = field(default_factory=dict, repr=False)
     reply_to: str | None = None
     attempt: int = 1
+    tried_at: datetime | None = None
+    known_refs: frozenset[str] = frozenset()
 
 
 class Reason(StrEnum):
@@ -217,7 +223,11 @@ class Adapter(Protocol):
     channel: ClassVar[str]
     accepts: ClassVar[str]
     parts: ClassVar[tuple[str, ...]]
-    limits: ClassVar[Limits]
+
+    @property
+    def limits(self) -> Limits:
+        """How this account's provider wants to be spoken to."""
+        ...
 
     def check(self, message: Message) -> list[Problem]:
         """Judge the content without I/O, with worst-case slot values."""
@@ -252,9 +262,101 @@ Finding = Found | NotTaken | CannotTell
 class Reconciler(Protocol):
     """An adapter whose provider can be asked what became of a message in doubt."""
 
-    async def find(
-        self, message: Message, envelopes: Sequence[Envelope]
-    ) -> Mapping[str, Finding]: ...
+    async def find(self, message: Message, envelopes: Sequence[Envelope]) -> Mapping[str, Finding]:
+        """One finding per envelope key, by reading only: nothing is posted to find out.
+
+        Asked no sooner than `limits.settle_after` seconds after `tried_at`. A provider that
+        cannot be reached, or whose answer cannot be trusted, is `CannotTell`.
+        """
+        ...
+
+
+class ReceiptStatus(StrEnum):
+    """How far a provider says that a message has come."""
+
+    TAKEN = "taken"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a provider says later of one message.
+
+    `event` is the same whenever the provider repeats itself. `key` is the delivery id where
+    the provider carries it, else empty. `ref` has the form that `Accepted` gave it. `at` is
+    the provider's own time of the event.
+    """
+
+    event: str
+    key: str
+    ref: str
+    status: ReceiptStatus
+    at: datetime | None = None
+    reason: Reason = Reason.OK
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """An address that wants nothing more (`wanted` False), cannot receive, or wants to again."""
+
+    event: str
+    kind: str
+    address: str = field(repr=False)
+    wanted: bool
+    reason: Reason
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptRequest:
+    """A provider's request as it came. Header names are lower-case; `public_url` is the URL the
+    provider was given and signs, query included."""
+
+    method: str
+    public_url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a request said. `ignored` counts events that mean nothing to us."""
+
+    receipts: tuple[Receipt, ...] = ()
+    consents: tuple[Consent, ...] = ()
+    ignored: int = 0
+
+
+class ReceiptRefused(Exception):
+    """A receipt request that is not believed or cannot be read; it changes nothing.
+
+    `code` is one of few words for a metric: forged, unsigned, too_old, unreadable,
+    not_configured. The text never quotes the request.
+    """
+
+    def __init__(self, code: str, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+
+
+@runtime_checkable
+class ReceiptReader(Protocol):
+    """An adapter whose provider calls back. It verifies the provider's own signature."""
+
+    def read(self, request: ReceiptRequest, *, now: datetime) -> Reading:
+        """Pure: no I/O. Raises `ReceiptRefused`."""
+        ...
+
+
+@runtime_checkable
+class StatusPoller(Protocol):
+    """An adapter whose provider can be asked how far messages have come."""
+
+    async def poll(self, refs: Sequence[str]) -> Mapping[str, Receipt]:
+        """What is known by ref; one that could not be asked is left out."""
+        ...
 
 
 class Inbox(Protocol):

@@ -16,7 +16,7 @@ from celery import signals
 from celery.worker import state
 
 from dispatcher import broker, logs, settings, wiring
-from dispatcher.delivery.batches import where
+from dispatcher.delivery.errors import where
 from dispatcher.ledger.connection import LedgerAway
 
 _settings = settings.load()

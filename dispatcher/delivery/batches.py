@@ -9,12 +9,10 @@ are held here, and nothing new is claimed.
 
 import asyncio
 import random
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import structlog
 
@@ -22,7 +20,6 @@ from channels.contract import (
     Accepted,
     Adapter,
     AdapterBroken,
-    Channel,
     Envelope,
     MessageRefused,
     Outcome,
@@ -30,26 +27,24 @@ from channels.contract import (
     RecipientRefused,
     TryLater,
 )
+from dispatcher.delivery.envelopes import Envelopes
+from dispatcher.delivery.errors import where
+from dispatcher.delivery.notices import PROBE_AFTER, Notices
 from dispatcher.delivery.pacing import Grant, Pace, Pacing
+from dispatcher.delivery.patience import until_back
 from dispatcher.delivery.retries import GiveUp, RetryPolicy, decide
 from dispatcher.ledger import batches
 from dispatcher.ledger.batches import Claim, Lease, Record
-from dispatcher.ledger.connection import Ledger, LedgerAway
+from dispatcher.ledger.connection import Ledger
 from dispatcher.ledger.counting import State
-from dispatcher.security.sealing import SealBroken, Sealer
+from dispatcher.security.sealing import Sealer
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
 WINDOW = 200
 """Most rows claimed at once, unless one request of the adapter carries more."""
 SLICE = 0.05
 """Seconds of a grant that are started together."""
-PROBE_AFTER = 60.0
-"""Seconds until a broken adapter is tried again."""
-BUGS_TO_PAUSE = 3
-REFUSALS_TO_PAUSE = 3
-DATABASE_RETRY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +93,8 @@ class Batches:
         rng: random.Random | None = None,
     ) -> None:
         self._ledger = ledger
-        self._sealer = sealer
+        self._envelopes = Envelopes(ledger, sealer)
+        self._notices = Notices(ledger)
         self._pacing = pacing
         self._adapters = adapters
         self._drill_adapters = drill_adapters
@@ -109,21 +105,20 @@ class Batches:
         self._policy = policy or RetryPolicy()
         self._stopping = stopping
         self._rng = rng or random.Random()
-        self._bugs: dict[str, int] = {}
 
     async def send(self, batch_id: int) -> Turn:
         """Work one batch for a turn. A batch that is not ours to send is left alone."""
-        held = await self._with_ledger(self._lease, batch_id)
+        held = await until_back(self._lease, batch_id)
         if held is None:
             return Turn("not_leased")
         adapter = (self._drill_adapters if held.drill else self._adapters).get(held.adapter)
         if adapter is None:
             log.error("batch.no_adapter", batch=batch_id, adapter=held.adapter)
-            return Turn("worked", again=await self._with_ledger(self._hand_back, held, PROBE_AFTER))
+            return Turn("worked", again=await until_back(self._hand_back, held, PROBE_AFTER))
         sent, records, park = await self._work(held, adapter)
         if records:
-            await self._with_ledger(self._report, held, records)
-        again = await self._with_ledger(self._hand_back, held, park)
+            await until_back(self._report, held, records)
+        again = await until_back(self._hand_back, held, park)
         return Turn("worked", sent=sent, again=again)
 
     async def _work(self, held: Lease, adapter: Adapter) -> tuple[int, list[Record], float]:
@@ -179,7 +174,7 @@ class Batches:
             course.park = grant.wait
             return [], nothing
         taken_at = loop.time()
-        claims = await self._with_ledger(self._window, held, records, grant.count)
+        claims = await until_back(self._window, held, records, grant.count)
         course.unrecorded = []
         await self._pacing.give_back(course.pace, grant, grant.count - len(claims))
         course.left = course.left - len(claims) if claims else 0
@@ -190,7 +185,7 @@ class Batches:
     ) -> tuple[list[Record], bool]:
         """Send what was claimed, at the moments granted: a record for every row, and whether
         the adapter broke."""
-        envelopes, records = await self._envelopes(held, claims)
+        envelopes, records = await self._envelopes.open(held, claims)
         attempts = {claim.id: claim.attempts for claim in claims}
         outcomes: dict[str, Outcome] = {}
         renewing = asyncio.create_task(self._renew(held))
@@ -214,7 +209,7 @@ class Batches:
                 else self._record(held, outcome, attempts[envelope.key])
             )
         try:
-            await self._notice(held, claims, outcomes, bug=bug)
+            await self._notices.saw(held, claims, outcomes, bug=bug)
         # What a window means beside its rows must not cost the rows their outcomes.
         except Exception as error:
             log.error("notice.failed", batch=held.batch_id, errors=where(error))  # noqa: TRY400
@@ -246,45 +241,6 @@ class Batches:
                 part = envelopes[first : first + per_slice]
                 group.create_task(one(part, begin + first * grant.interval))
 
-    async def _envelopes(
-        self, held: Lease, claims: Sequence[Claim]
-    ) -> tuple[list[Envelope], list[Record]]:
-        """Open the claimed contacts. Rows that cannot be sent get their record here."""
-        envelopes: list[Envelope] = []
-        records: list[Record] = []
-        threads: Mapping[bytes, str] = {}
-        if held.message.channel == Channel.SOCIAL:
-            threads = await self._with_ledger(
-                self._threads, held, [claim.lookup for claim in claims]
-            )
-        for claim in claims:
-            if claim.suppressed:
-                records.append(
-                    Record(claim.id, State.SKIPPED, "skipped", "suppressed", tried=False)
-                )
-                continue
-            try:
-                address = self._sealer.open(claim.sealed, bound_to=claim.lookup)
-                slots = {"name": self._name(claim)} if "name" in held.message.slots else {}
-            except SealBroken:
-                records.append(Record(claim.id, State.FAILED, "failed", "seal_broken", tried=False))
-                continue
-            envelopes.append(
-                Envelope(
-                    key=claim.id,
-                    address=address,
-                    slots=slots,
-                    reply_to=threads.get(claim.lookup),
-                    attempt=claim.attempts,
-                )
-            )
-        return envelopes, records
-
-    def _name(self, claim: Claim) -> str:
-        if claim.name is None or claim.ref is None:
-            return ""
-        return self._sealer.open(claim.name, bound_to=self._sealer.lookup("recipient", claim.ref))
-
     def _record(self, held: Lease, outcome: Outcome, attempts: int) -> Record:
         """What an outcome means for its row."""
         key, reason, detail = outcome.key, outcome.reason.value, outcome.detail[:200]
@@ -310,50 +266,11 @@ class Batches:
             return Record(key, State.PENDING, "adapter_broken", reason, detail, delay=PROBE_AFTER)
         return Record(key, State.UNKNOWN, "unknown", reason, detail)
 
-    async def _notice(
-        self,
-        held: Lease,
-        claims: Sequence[Claim],
-        outcomes: Mapping[str, Outcome],
-        *,
-        bug: bool,
-    ) -> None:
-        """What a window's outcomes mean beyond their own rows."""
-        broken = next((o for o in outcomes.values() if isinstance(o, AdapterBroken)), None)
-        if broken is not None:
-            log.error("adapter.broken", adapter=held.adapter, reason=broken.reason.value)
-            await self._with_ledger(
-                self._open_breaker, held, broken.reason.value, broken.detail[:200]
-            )
-        if held.probing and any(isinstance(outcome, Accepted) for outcome in outcomes.values()):
-            log.info("breaker.closed", adapter=held.adapter)
-            await self._with_ledger(self._close_breaker, held)
-        self._bugs[held.adapter] = self._bugs.get(held.adapter, 0) + 1 if bug else 0
-        if self._bugs[held.adapter] >= BUGS_TO_PAUSE:
-            await self._with_ledger(
-                self._open_breaker, held, Reason.BUG.value, "the adapter failed three times"
-            )
-        gone = {o.key: o.reason.value for o in outcomes.values() if isinstance(o, RecipientRefused)}
-        for reason in set(gone.values()):
-            contacts = [(c.kind, c.lookup) for c in claims if gone.get(c.id) == reason]
-            await self._with_ledger(self._suppress, contacts, reason, held.adapter)
-        if any(isinstance(outcome, MessageRefused) for outcome in outcomes.values()):
-            await self._with_ledger(self._pause_if_refused, held, outcomes)
-
     async def _renew(self, held: Lease) -> None:
         """Keep the lease while a slow window is out; a frozen process stops doing so."""
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
-            await self._with_ledger(self._renew_lease, held)
-
-    async def _with_ledger(self, call: Callable[..., T], *args: object) -> T:
-        """Run one ledger call off the loop, again until the database is back."""
-        while True:
-            try:
-                return await asyncio.to_thread(call, *args)
-            except LedgerAway:
-                log.warning("ledger.away")
-                await asyncio.sleep(DATABASE_RETRY)
+            await until_back(self._renew_lease, held)
 
     # -- ledger calls, each run in a thread ------------------------------------------
 
@@ -378,44 +295,3 @@ class Batches:
     def _hand_back(self, held: Lease, park: float) -> float | None:
         with self._ledger.transaction() as work:
             return batches.hand_back(work.conn, held, park=park)
-
-    def _threads(self, held: Lease, lookups: Sequence[bytes]) -> Mapping[bytes, str]:
-        with self._ledger.read() as conn:
-            return batches.thread_refs(conn, held, lookups)
-
-    def _open_breaker(self, held: Lease, reason: str, detail: str) -> None:
-        with self._ledger.read() as conn:
-            batches.open_breaker(
-                conn,
-                adapter=held.adapter,
-                sender=held.sender,
-                reason=reason,
-                detail=detail,
-                seconds=PROBE_AFTER,
-            )
-
-    def _close_breaker(self, held: Lease) -> bool:
-        with self._ledger.read() as conn:
-            return batches.close_breaker(conn, adapter=held.adapter, sender=held.sender)
-
-    def _suppress(self, contacts: Sequence[tuple[str, bytes]], reason: str, source: str) -> None:
-        with self._ledger.transaction() as work:
-            batches.suppress(work.conn, contacts, reason=reason, source=source)
-
-    def _pause_if_refused(self, held: Lease, outcomes: Mapping[str, Outcome]) -> None:
-        """Three distinct people refused: the rest of this message waits for a person."""
-        now = sum(isinstance(outcome, MessageRefused) for outcome in outcomes.values())
-        message = int(held.message.id)
-        with self._ledger.transaction() as work:
-            if now + batches.refused_recipients(work.conn, message) >= REFUSALS_TO_PAUSE:
-                batches.pause_message(work.conn, message, paused=True)
-                log.error("message.paused", message=message, update=held.update_id)
-
-
-def where(error: BaseException) -> list[str]:
-    """What kind of errors, and in which line of which function each arose; never their words."""
-    if isinstance(error, BaseExceptionGroup):
-        return [told for inner in error.exceptions for told in where(inner)][:10]
-    frames = traceback.extract_tb(error.__traceback__)[-3:]
-    lines = " < ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames))
-    return [f"{type(error).__name__} at {lines}"]

@@ -68,3 +68,16 @@ def remove(conn: Connection, *, kind: str, lookup: bytes) -> bool:
         "DELETE FROM suppression WHERE kind = %s AND lookup = %s", (str(kind), lookup)
     )
     return gone.rowcount == 1
+
+
+def suppress(
+    conn: Connection, rows: Sequence[tuple[str, bytes]], *, reason: str, source: str
+) -> None:
+    """Suppress contact points (kind, lookup) that a provider says can never receive."""
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO suppression (kind, lookup, hint, reason, source)"
+            " SELECT kind, lookup, hint, %s, %s FROM contact_point WHERE kind = %s AND lookup = %s"
+            " ON CONFLICT DO NOTHING",
+            [(reason, source, kind, lookup) for kind, lookup in rows],
+        )

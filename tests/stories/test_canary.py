@@ -165,9 +165,13 @@ def test_nobody_is_named_outside_the_sealed_ledger(house: House, told: list[str]
     told += [log.read_text(errors="replace") for log in logs]
 
     assert house.sandbox.struck() > 10
-    held = {entry["address"] for entry in house.sandbox.outbox()}
-    assert held & {each.email for each in CANARIES}, "the search itself finds what is there"
-    assert NEEDLES.search(str(held))
+    planted = {each.email for each in CANARIES} | {each.phone for each in CANARIES}
+    until(
+        # Whose requests the faults struck is tried again in a while, and either will do.
+        lambda: planted & {entry["address"] for entry in house.sandbox.outbox()},
+        what="a canary where the search must find one",
+    )
+    assert NEEDLES.search(str(house.sandbox.outbox()))
     leaks = {match.group() for text in told for match in NEEDLES.finditer(text)}
     assert leaks == set(), [
         text[max(0, match.start() - 200) : match.end() + 80]
