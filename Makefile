@@ -15,7 +15,7 @@ unexport VIRTUAL_ENV
 unexport PYTHONPATH
 unexport PYTHONHOME
 
-.PHONY: setup run test lint types layers format clean
+.PHONY: setup run test bench chaos lint types layers format clean
 
 setup: $(STAMP)
 	@:
@@ -34,6 +34,12 @@ run: setup
 
 test: setup lint types layers
 	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+chaos: setup
+	@$(VENV)/bin/python -m tests.chaos $(ARGS)
+
+bench: setup
+	@$(VENV)/bin/python -m bench $(ARGS)
 
 lint: setup
 	$(VENV)/bin/ruff check .

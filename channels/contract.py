@@ -208,12 +208,16 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How a provider wants to be spoken to. `settle_after`: seconds before `find` may be asked."""
+    """How a provider wants to be spoken to. `settle_after`: seconds before `find` may be asked.
+
+    `repeatable`: a key that is sent twice is shown once, so a try in doubt may be repeated.
+    """
 
     unit: Unit
     envelopes_per_request: int = 1
     concurrency: int = 1
     settle_after: float = 60.0
+    repeatable: bool = False
 
 
 class Adapter(Protocol):

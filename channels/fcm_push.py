@@ -84,7 +84,7 @@ class FcmPush:
     channel: ClassVar[str] = Channel.PUSH
     accepts: ClassVar[str] = ContactKind.FCM_TOKEN
     parts: ClassVar[tuple[str, ...]] = ("title", "body")
-    limits: ClassVar[Limits] = Limits(unit=Unit.MESSAGE, concurrency=64)
+    limits: ClassVar[Limits] = Limits(unit=Unit.MESSAGE, concurrency=64, repeatable=True)
     Settings: ClassVar[type[FcmSettings]] = FcmSettings
 
     def __init__(

@@ -12,13 +12,14 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from datetime import datetime
 from email.utils import parseaddr
 from typing import Any, ClassVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from channels import text
+from channels import sendgrid_receipts, text
 from channels.contract import (
     Channel,
     ContactKind,
@@ -28,7 +29,9 @@ from channels.contract import (
     MessageRefused,
     Outcome,
     Problem,
+    Reading,
     Reason,
+    ReceiptRequest,
     RecipientRefused,
     Severity,
     TryLater,
@@ -55,7 +58,11 @@ _ADDRESS = re.compile(r"[^\s<>@,;]+@[^\s<>@,;]+")
 
 
 class SendgridSettings(BaseModel):
-    """Key, sender and wire. `unsubscribe_url` may hold `{key}`, the delivery's own id."""
+    """Key, sender and wire. `unsubscribe_url` may hold `{key}`, the delivery's own id.
+
+    `webhook_public_key` is that of the Signed Event Webhook as SendGrid shows it; events that
+    were signed more than `webhook_window` seconds ago are refused.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -65,6 +72,8 @@ class SendgridSettings(BaseModel):
     reply_to: str | None = Field(default=None, pattern=r"^[^\s<>@,;]+@[^\s<>@,;]+$")
     base_url: str = Field(default="https://api.sendgrid.com", pattern=r"^https?://[^/\s]+$")
     unsubscribe_url: str | None = Field(default=None, pattern=r"^https://[^\s<>]+$")
+    webhook_public_key: str | None = Field(default=None, repr=False)
+    webhook_window: float = Field(default=600.0, gt=0, le=86_400)
     timeout: float = Field(default=30.0, gt=0, le=120)
 
     @field_validator("api_key")
@@ -72,6 +81,13 @@ class SendgridSettings(BaseModel):
     def _is_key(cls, value: SecretStr) -> SecretStr:
         if not re.fullmatch(r"SG\.[\w-]+\.[\w-]+", value.get_secret_value()):
             raise ValueError("an API key is SG. and two words with a dot between them")
+        return value
+
+    @field_validator("webhook_public_key")
+    @classmethod
+    def _is_public_key(cls, value: str | None) -> str | None:
+        if value is not None:
+            sendgrid_receipts.public_key(value)
         return value
 
 
@@ -90,7 +106,7 @@ class SendgridEmail:
     channel: ClassVar[str] = Channel.EMAIL
     accepts: ClassVar[str] = ContactKind.EMAIL
     parts: ClassVar[tuple[str, ...]] = ("subject", "text", "html")
-    limits: ClassVar[Limits] = Limits(
+    limits: Limits = Limits(
         unit=Unit.MESSAGE, envelopes_per_request=MAX_PEOPLE, concurrency=4, settle_after=60.0
     )
     Settings = SendgridSettings
@@ -99,6 +115,8 @@ class SendgridEmail:
         self.settings = settings
         self._transport = transport
         self._client: Any = None
+        shown = settings.webhook_public_key
+        self._webhook_key = None if shown is None else sendgrid_receipts.public_key(shown)
 
     def check(self, message: Message) -> list[Problem]:
         """Empty parts, an unsendable subject, sizes, with worst-case slot values."""
@@ -140,6 +158,12 @@ class SendgridEmail:
             async for outcomes in answered:
                 for outcome in outcomes:
                     yield outcome
+
+    def read(self, request: ReceiptRequest, *, now: datetime) -> Reading:
+        """What a request of the Event Webhook says. Raises `ReceiptRefused`."""
+        return sendgrid_receipts.read(
+            request, key=self._webhook_key, window=self.settings.webhook_window, now=now
+        )
 
     async def _try(self, mail: _Mail) -> list[Outcome]:
         request = await asyncio.to_thread(self._built, mail.body)
@@ -214,7 +238,7 @@ class SendgridEmail:
     def _person(self, envelope: Envelope) -> dict[str, Any]:
         person: dict[str, Any] = {
             "to": [{"email": envelope.address}],
-            "custom_args": {"delivery": envelope.key},
+            "custom_args": {sendgrid_receipts.KEY_ARGUMENT: envelope.key},
         }
         if self.settings.unsubscribe_url:
             url = self.settings.unsubscribe_url.replace("{key}", envelope.key)

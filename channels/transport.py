@@ -6,13 +6,14 @@ header or a body into an exception. The values it takes and gives are `channels.
 """
 
 import asyncio
+import time
 from typing import Any
 
 import pycurl
 
 from channels.contract import Reason
 from channels.curl_handle import CurlHandle, authorities
-from channels.wire import NoAnswer, NotSent, Request, Response, Transport, TransportError
+from channels.wire import NoAnswer, NotSent, Request, Response, Transport, TransportError, permit
 
 __all__ = [
     "CurlTransport",
@@ -87,6 +88,13 @@ class CurlTransport:
         handle.waiter = waiter
         self._busy[handle.curl] = handle
         self._multi.add_handle(handle.curl)
+        held = permit.get()
+        # libcurl has begun to count the timeout and has sent nothing yet: a process that is
+        # stopped before this line is refused here, after it by libcurl. Not the loop's clock,
+        # which may still tell the time before the stop.
+        if held is not None and time.monotonic() + seconds > held.ends:
+            self._release(handle)
+            raise NotSent("the right to send ended before the request left")
         try:
             return await waiter
         finally:

@@ -6,37 +6,42 @@ API: https://www.twilio.com/docs/messaging/api/message-resource
 """
 
 import asyncio
-import base64
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, ClassVar
-from urllib.parse import quote_plus, urlencode
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from channels import text
+from channels import text, twilio_listing, twilio_receipts
 from channels.contract import (
     AdapterBroken,
+    CannotTell,
     Channel,
     ContactKind,
     Envelope,
+    Finding,
     Limits,
     Message,
     MessageRefused,
     Outcome,
     Problem,
+    Reading,
     Reason,
+    Receipt,
+    ReceiptRequest,
     Severity,
     TryLater,
     Unit,
     Unknown,
 )
 from channels.flight import in_flight
-from channels.transport import NoAnswer, NotSent, Request, Response, Transport
+from channels.transport import NoAnswer, NotSent, Transport, TransportError
 from channels.twilio_answers import outcome_of
+from channels.twilio_listing import Listed, Unreadable, Wanted
+from channels.twilio_requests import TwilioRequests
 
 MAX_CHARS = 1600
 """Longest `Body`, https://www.twilio.com/docs/api/errors/21617."""
@@ -46,12 +51,18 @@ FEW_COSTLY = 5
 """So few distinct characters outside GSM-7 are a slip, more are a language."""
 MAX_VALIDITY = 36_000
 """Longest `ValidityPeriod` in seconds, also Twilio's own default."""
+READS_AT_ONCE = 8
+"""Twilio limits an account's requests at once, and sending comes first."""
+MAX_PAGES = 5
+"""Pages of a number's messages that are read before we cannot tell."""
 
 
 class TwilioSettings(BaseModel):
     """Account and wire. `api_key` and `api_secret` replace the auth token where both are set.
 
-    Times are in seconds. `status_callback` is where Twilio posts receipts.
+    Times are in seconds. `status_callback` is where Twilio posts receipts, each delivery's id
+    added to its query; they are verified with the auth token, or with `webhook_secret` where
+    Twilio signs with a key of its own. `settle_after` is how late Twilio may list a message.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -62,7 +73,9 @@ class TwilioSettings(BaseModel):
     api_secret: SecretStr | None = None
     base_url: str = Field(default="https://api.twilio.com", pattern=r"^https?://[^/\s]+$")
     status_callback: str | None = Field(default=None, pattern=r"^https?://[^\s#]+")
+    webhook_secret: SecretStr | None = None
     timeout: float = Field(default=10.0, gt=0, le=60)
+    settle_after: float = Field(default=60.0, ge=0, le=3600)
     concurrency: int = Field(default=64, ge=1, le=1000)
 
     @field_validator("account_sid")
@@ -95,6 +108,11 @@ class TwilioSettings(BaseModel):
             raise ValueError("no credentials")
         return self.account_sid, self.auth_token.get_secret_value()
 
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """What Twilio's signature may have been made with; an API key never signs."""
+        known = (self.auth_token, self.webhook_secret)
+        return tuple(secret.get_secret_value() for secret in known if secret is not None)
+
 
 class TwilioSms:
     """One try per envelope, up to `settings.concurrency` of them at once."""
@@ -103,15 +121,18 @@ class TwilioSms:
     channel: ClassVar[str] = Channel.SMS
     accepts: ClassVar[str] = ContactKind.PHONE
     parts: ClassVar[tuple[str, ...]] = ("text",)
-    limits: ClassVar[Limits] = Limits(
-        unit=Unit.SEGMENT, envelopes_per_request=1, concurrency=64, settle_after=60.0
-    )
+    limits: Limits = Limits(unit=Unit.SEGMENT, concurrency=64, settle_after=60.0)
     Settings = TwilioSettings
 
     def __init__(self, settings: TwilioSettings, transport: Transport) -> None:
         self.settings = settings
         self._transport = transport
-        self._messages: Any = None
+        self._requests: TwilioRequests | None = None
+        self.limits = replace(
+            type(self).limits,
+            concurrency=settings.concurrency,
+            settle_after=settings.settle_after,
+        )
 
     def check(self, message: Message) -> list[Problem]:
         """Length, segments and characters, with worst-case slot values."""
@@ -138,128 +159,135 @@ class TwilioSms:
 
     async def send(self, message: Message, envelopes: Sequence[Envelope]) -> AsyncIterator[Outcome]:
         """Yield each envelope's outcome as Twilio answers it."""
-        common = self._common(message)
-        if self._messages is None and envelopes:
-            self._messages = await asyncio.to_thread(self._connect)
+        if not envelopes:
+            return
+        requests = await self._connected()
+        service = message.sender.startswith("MG")
+        options = {"messaging_service_sid" if service else "from_": message.sender}
 
         async def one(envelope: Envelope) -> Outcome:
-            return await self._try(message, envelope, common)
+            return await self._try(requests, message, envelope, options)
 
         async with aclosing(in_flight(envelopes, one, limit=self.settings.concurrency)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
 
+    async def find(self, message: Message, envelopes: Sequence[Envelope]) -> Mapping[str, Finding]:
+        """Look for each message in the list of what its number was sent.
+
+        `NotTaken` only where that list was read back to before the try; whatever goes wrong
+        on the way, and a try of unknown time, is `CannotTell`.
+        """
+        findings: dict[str, Finding] = {envelope.key: CannotTell() for envelope in envelopes}
+        asked: dict[str, list[Wanted]] = {}
+        for envelope in envelopes:
+            try:
+                body = text.fill(message, envelope)["text"]
+            except text.SlotError:
+                continue
+            if envelope.tried_at is not None and message.sender:
+                wanted = Wanted(envelope, message.sender, body)
+                asked.setdefault(envelope.address, []).append(wanted)
+        if asked:
+            requests = await self._connected()
+
+            async def one(wanted: list[Wanted]) -> Mapping[str, Finding]:
+                return await self._look(requests, wanted)
+
+            groups = list(asked.values())
+            async with aclosing(in_flight(groups, one, limit=READS_AT_ONCE)) as found:
+                async for some in found:
+                    findings.update(some)
+        return findings
+
+    def read(self, request: ReceiptRequest, *, now: datetime) -> Reading:
+        """What a status callback or a forwarded SMS says. Raises `ReceiptRefused`.
+
+        Twilio's requests carry no time, so there is none to judge by `now`; a repeated one
+        has the same events.
+        """
+        settings = self.settings
+        return twilio_receipts.read(
+            request, account_sid=settings.account_sid, secrets=settings.webhook_secrets()
+        )
+
+    async def poll(self, refs: Sequence[str]) -> Mapping[str, Receipt]:
+        """How far messages have come, each asked by its sid."""
+        sids = [ref for ref in dict.fromkeys(refs) if twilio_receipts.SID.fullmatch(ref)]
+        if not sids:
+            return {}
+        requests = await self._connected()
+
+        async def one(sid: str) -> Receipt | None:
+            try:
+                return twilio_receipts.polled(
+                    sid, await self._transport.request(requests.fetch(sid))
+                )
+            except TransportError:
+                return None
+
+        async with aclosing(in_flight(sids, one, limit=READS_AT_ONCE)) as receipts:
+            return {receipt.ref: receipt async for receipt in receipts if receipt is not None}
+
+    async def _look(
+        self, requests: TwilioRequests, wanted: Sequence[Wanted]
+    ) -> Mapping[str, Finding]:
+        """Findings for messages to one number."""
+        earliest = min(one.earliest for one in wanted)
+        listed: list[Listed] = []
+        query: Mapping[str, str] = {}
+        whole = False
+        try:
+            for _ in range(MAX_PAGES):
+                request = requests.page(to=wanted[0].envelope.address, page=query)
+                page = twilio_listing.read_page(await self._transport.request(request))
+                listed.extend(page.messages)
+                query = page.following
+                older = [one.created < earliest for one in page.messages]
+                whole = not query or (bool(older) and all(older))
+                if whole:
+                    break
+        except (TransportError, Unreadable):
+            pass  # what was read so far can still say yes
+        return twilio_listing.settled(wanted, listed, whole=whole)
+
     async def _try(
-        self, message: Message, envelope: Envelope, common: Mapping[str, Any]
+        self,
+        requests: TwilioRequests,
+        message: Message,
+        envelope: Envelope,
+        options: Mapping[str, Any],
     ) -> Outcome:
         key = envelope.key
         if not message.sender:
             return AdapterBroken(key, Reason.SENDER, "the message names no sender")
-        validity = _validity(message.expires_at)
-        if validity is not None and validity < 1:
-            return TryLater(key, Reason.UNREACHABLE, detail="expired before it was sent")
+        if message.expires_at is not None:
+            validity = _validity(message.expires_at)
+            if validity < 1:
+                return TryLater(key, Reason.UNREACHABLE, detail="expired before it was sent")
+            options = {**options, "validity_period": validity}
         try:
             body = text.fill(message, envelope)["text"]
         except text.SlotError as error:
             return MessageRefused(key, Reason.SLOT_VALUE, str(error)[:200])
-        extra = {} if validity is None else {"validity_period": validity}
+        request = requests.create(to=envelope.address, body=body, key=key, options=options)
         try:
-            await self._messages.create_async(to=envelope.address, body=body, **common, **extra)
-        except _Answered as answered:
-            return outcome_of(key, answered.response)
+            response = await self._transport.request(request)
         except NotSent as error:
             return TryLater(key, Reason.UNREACHABLE, detail=str(error))
         except NoAnswer as error:
             return Unknown(key, error.reason, str(error))
-        raise RuntimeError("the SDK returned without an answer of the transport")
+        return outcome_of(key, response)
 
-    def _common(self, message: Message) -> dict[str, Any]:
-        """The parameters that all recipients of a message share."""
-        service = message.sender.startswith("MG")
-        common = {"messaging_service_sid" if service else "from_": message.sender}
-        if self.settings.status_callback:
-            common["status_callback"] = self.settings.status_callback
-        return common
-
-    def _connect(self) -> Any:
-        """The SDK's message list over our transport; importing the SDK takes 0.2 s."""
-        try:
-            from twilio.rest import Client  # type: ignore[import-untyped]
-        except ImportError as error:
-            raise ImportError("twilio_sms needs the package twilio") from error
-        settings = self.settings
-        user, password = settings.credentials()
-        client = Client(
-            user,
-            password,
-            settings.account_sid,
-            http_client=_http_client(self._transport, settings),
-            environment={"": ""},  # an empty mapping would mean the process's own
-        )
-        client.api.base_url = settings.base_url
-        return client.messages
+    async def _connected(self) -> TwilioRequests:
+        """The SDK's requests; importing the SDK takes 0.2 s, so not on the loop."""
+        if self._requests is None:
+            self._requests = await asyncio.to_thread(TwilioRequests, self.settings)
+        return self._requests
 
 
-class _Answered(Exception):
-    """Carries the transport's answer past the SDK, which would lose its headers on an error."""
-
-    def __init__(self, response: Response) -> None:
-        super().__init__("answered")
-        self.response = response
-
-
-def _http_client(transport: Transport, settings: TwilioSettings) -> Any:
-    """The SDK's async HTTP client over our transport.
-
-    It logs nothing (the SDK's own logs URLs and parameters) and hands every answer out as
-    `_Answered`, because the SDK parses at length what we need one field of.
-    """
-    from twilio.http import AsyncHttpClient  # type: ignore[import-untyped]
-
-    pair = ":".join(settings.credentials()).encode()
-    authorization = ("Authorization", "Basic " + base64.b64encode(pair).decode())
-
-    class OverTransport(AsyncHttpClient):  # type: ignore[misc]
-        async def request(
-            self,
-            method: str,
-            uri: str,
-            params: Mapping[str, object] | None = None,
-            data: Mapping[str, object] | None = None,
-            headers: Mapping[str, str] | None = None,
-            auth: tuple[str, str] | None = None,
-            timeout: float | None = None,  # noqa: ASYNC109 - the SDK's signature
-            allow_redirects: bool = False,
-        ) -> Any:
-            url = f"{uri}?{urlencode(params, doseq=True)}" if params else uri
-            request = Request(
-                method=method,
-                url=url,
-                headers=[*(headers or {}).items(), authorization],
-                body=_form(data) if data else b"",
-                timeout=timeout or settings.timeout,
-            )
-            raise _Answered(await transport.request(request))
-
-    return OverTransport(logger=None, is_async=True, timeout=settings.timeout)
-
-
-def _form(data: Mapping[str, object]) -> bytes:
-    """The form's body; what recipients share, foremost the text, is quoted once."""
-    quoted = (
-        f"{name}={quote_plus(str(value)) if name == 'To' else _quoted(str(value))}"
-        for name, value in data.items()
-    )
-    return "&".join(quoted).encode()
-
-
-_quoted = lru_cache(maxsize=64)(quote_plus)
-
-
-def _validity(expires_at: datetime | None) -> int | None:
+def _validity(expires_at: datetime) -> int:
     """Seconds for `ValidityPeriod`, below 1 when the message has expired."""
-    if expires_at is None:
-        return None
     return min(MAX_VALIDITY, int((expires_at - datetime.now(UTC)).total_seconds()))
 
 

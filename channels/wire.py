@@ -8,6 +8,7 @@ Values only: no I/O, and a repr shows no URL, header or body.
 """
 
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -50,6 +51,21 @@ class Response:
         if when.tzinfo is None:
             when = when.replace(tzinfo=UTC)
         return max(0.0, (when - datetime.now(UTC)).total_seconds())
+
+
+@dataclass(slots=True)
+class Permit:
+    """The right to start requests, until `ends` on the clock of `time.monotonic`.
+
+    Who holds it may move `ends` further. That clock goes on while a process is stopped, so
+    one that wakes too late finds its permit gone.
+    """
+
+    ends: float
+
+
+permit: ContextVar[Permit | None] = ContextVar("permit", default=None)
+"""A request whose timeout would outlast the permit it runs under is not started."""
 
 
 class TransportError(Exception):

@@ -26,6 +26,7 @@ from channels.text import x_links
 from channels.transport import Response
 
 POST_ID = re.compile(r"[0-9]{1,19}")
+_ID_EPOCH_MS = 1_288_834_974_657
 
 
 def judge(answer: Response, envelope: Envelope, now: float) -> Outcome:
@@ -214,6 +215,14 @@ def read_posts(page: Mapping[str, Any]) -> list[Post]:
         text = html.unescape(str(row.get("text", "")))
         posts.append(Post(str(row["id"]), canonical(text, known)))
     return posts
+
+
+def first_id_at(seconds: float) -> int:
+    """The lowest id of a post made at a time of the epoch; ids hold it in milliseconds.
+
+    https://docs.x.com/fundamentals/x-ids
+    """
+    return max(0, int(seconds * 1000) - _ID_EPOCH_MS) << 22
 
 
 def canonical(text: str, expanded: Mapping[str, str] | None = None) -> tuple[str, tuple[str, ...]]:

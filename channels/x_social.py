@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from threading import Lock
@@ -56,6 +57,7 @@ from channels.x_answers import (
     Post,
     Unreadable,
     canonical,
+    first_id_at,
     judge,
     member,
     read_document,
@@ -65,13 +67,14 @@ from channels.x_answers import (
 
 _HORIZON = timedelta(days=7)
 _PAGES = 5
+_CLOCKS_APART = 60.0  # seconds that X's clock may be behind ours
 
 
 class XSettings(BaseModel):
     """OAuth 1.0a user credentials of one account.
 
     `account` is its handle; when set, an envelope for another one is refused. `timeout` is
-    in seconds. tweepy signs for api.twitter.com, so that is where requests go in earnest;
+    in seconds, and so is `settle_after`, how late X may show a post in the timeline. tweepy signs for api.twitter.com, so that is where requests go in earnest;
     a simulator at another `base_url` has to verify the signature against it.
     """
 
@@ -84,6 +87,7 @@ class XSettings(BaseModel):
     account: str = ""
     base_url: str = "https://api.twitter.com"
     timeout: float = Field(default=15.0, gt=0, le=60)
+    settle_after: float = Field(default=120.0, ge=0, le=3600)
 
     @field_validator("base_url")
     @classmethod
@@ -101,7 +105,7 @@ class XSocial:
     channel: ClassVar[str] = Channel.SOCIAL
     accepts: ClassVar[str] = ContactKind.X_ACCOUNT
     parts: ClassVar[tuple[str, ...]] = ("text",)
-    limits: ClassVar[Limits] = Limits(unit=Unit.MESSAGE, settle_after=120.0)
+    limits: Limits = Limits(unit=Unit.MESSAGE, settle_after=120.0)
     Settings: ClassVar[type[XSettings]] = XSettings
 
     def __init__(
@@ -112,6 +116,7 @@ class XSocial:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
+        self.limits = replace(type(self).limits, settle_after=settings.settle_after)
         self._transport = transport
         self._clock = clock
         self._user_id = ""
@@ -193,9 +198,9 @@ class XSocial:
     async def find(self, message: Message, envelopes: Sequence[Envelope]) -> Mapping[str, Finding]:
         """Look for each post in the account's own timeline of the last seven days.
 
-        `NotTaken` only if the timeline was read whole back to then, so ask within that time.
-        The newest post with the same words counts, and only one newer than the post that it
-        was to reply to. Whatever goes wrong on the way is `CannotTell`.
+        `NotTaken` only if the timeline was read whole back to the try, `CannotTell` if anything
+        goes wrong on the way. The newest post with the same words counts, and only one newer
+        than the try and the post that it was to reply to, and not accounted for already.
         """
         try:
             posts, whole = await self._timeline()
@@ -209,8 +214,14 @@ class XSocial:
                 taken.add(ref)
                 findings[envelope.key] = Found(ref)
             else:
-                findings[envelope.key] = NotTaken() if whole else CannotTell()
+                seen = whole and self._within_reach(envelope)
+                findings[envelope.key] = NotTaken() if seen else CannotTell()
         return findings
+
+    def _within_reach(self, envelope: Envelope) -> bool:
+        """Whether the timeline that is read goes back to the try."""
+        tried = envelope.tried_at
+        return tried is None or tried.timestamp() > self._clock() - _HORIZON.total_seconds()
 
     def _match(self, message: Message, envelope: Envelope, posts: "Sequence[Post]") -> str | None:
         try:
@@ -219,7 +230,13 @@ class XSocial:
             return None
         parent = envelope.reply_to or ""
         after = int(parent) if POST_ID.fullmatch(parent) else 0
-        refs = [int(post.ref) for post in posts if post.text == wanted and int(post.ref) > after]
+        if envelope.tried_at is not None:
+            after = max(after, first_id_at(envelope.tried_at.timestamp() - _CLOCKS_APART))
+        refs = [
+            int(post.ref)
+            for post in posts
+            if post.text == wanted and int(post.ref) > after and post.ref not in envelope.known_refs
+        ]
         return str(max(refs)) if refs else None
 
     async def _timeline(self) -> "tuple[list[Post], bool]":

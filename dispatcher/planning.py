@@ -1,12 +1,13 @@
 """A released update becomes deliveries: who, by which contact point, with which message.
 
 Owns the question that is put to the ledger; the answer is set-based SQL there. A plan is
-re-runnable: an audience is planned once, in one transaction per lane, and urgent lanes
-leave while bulk is still being planned.
+re-runnable: a lane's audiences are planned once, and urgent lanes leave while bulk is still
+being planned. Of many people a few go ahead, in a transaction of their own, so that the
+first has the message while the last is still being looked for.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -18,6 +19,9 @@ from dispatcher.ledger import incidents, plans, selection, updates
 from dispatcher.ledger.connection import Connection, Ledger
 
 log = structlog.get_logger(__name__)
+
+VANGUARD = 256
+"""People planned and sent ahead while the rest of many is still being selected."""
 
 LANE_ORDER = (Lane.URGENT.value, Lane.NORMAL.value, Lane.BULK.value)
 
@@ -153,27 +157,34 @@ class Planner:
             lanes = {due.lane for due in plans.due(conn, update_id)}
         made = 0
         for lane in (lane for lane in LANE_ORDER if lane in lanes):
-            with self._ledger.transaction() as work:
-                queued = self._plan_lane(work.conn, update_id, lane)
-                if queued:
-                    named = [(batch.batch_id, batch.lane) for batch in queued]
-                    work.after_commit(partial(self._send, named))
-                    made += len(queued)
+            more = True
+            while more:
+                with self._ledger.transaction() as work:
+                    more, queued = self._plan_some(work.conn, update_id, lane)
+                    if queued:
+                        named = [(batch.batch_id, batch.lane) for batch in queued]
+                        work.after_commit(partial(self._send, named))
+                        made += len(queued)
         return made
 
-    def _plan_lane(self, conn: Connection, update_id: str, lane: str) -> list[plans.Queued]:
+    def _plan_some(
+        self, conn: Connection, update_id: str, lane: str
+    ) -> tuple[bool, list[plans.Queued]]:
+        """Plan one part of a lane: whether more of it may be due, and the batches made."""
         update = updates.get(conn, update_id)
         if update is None or not any(due.lane == lane for due in plans.due(conn, update_id)):
-            return []
+            return False, []
         if not plans.try_lock(conn, update.incident_id):
-            return []
+            return False, []
         # Asked again under the lock: another planner may have been faster.
-        due = tuple(d.audience for d in plans.due(conn, update_id) if d.lane == lane)
+        due = [d for d in plans.due(conn, update_id) if d.lane == lane]
         if not due:
-            return []
+            return False, []
+        # Audiences whose vanguards differ are planned one after the other.
+        part = tuple(d.audience for d in due if d.vanguard == due[0].vanguard)
         incident = incidents.get(conn, update.incident_id)
         assert incident is not None
-        earlier = tuple(plans.earlier_updates(conn, incident.id, update_id))
+        correction = update.phase == Phase.CORRECTION
         question = self.question(
             incident,
             incident_id=incident.id,
@@ -181,28 +192,47 @@ class Planner:
             phase=Phase(update.phase),
             aim=Aim(
                 named=tuple(update.audiences),
-                due=due,
-                earlier=earlier,
-                withdrawn=tuple(update.withdraws) if update.phase == Phase.CORRECTION else (),
+                due=part,
+                earlier=tuple(plans.earlier_updates(conn, incident.id, update_id)),
+                withdrawn=tuple(update.withdraws) if correction else (),
             ),
-            wordings=plans.wordings(conn, update_id, due),
+            wordings=plans.wordings(conn, update_id, part),
         )
-        few = selection.select(conn, question)
+        if due[0].vanguard is None and not correction:
+            span = plans.vanguard(conn, incident.id, people=VANGUARD)
+            if span is not None:
+                few = selection.select(conn, replace(question, among=span))
+                if selection.size(conn) >= VANGUARD // 20:
+                    queued = self._insert(conn, question, lane, few=few)
+                    plans.mark_vanguard(conn, update_id, part, span)
+                    return True, queued
+        few = selection.select(conn, replace(question, beyond=due[0].vanguard))
+        queued = self._insert(conn, question, lane, few=few)
+        packs = self._packs.audiences
+        falling = [name for name in part if name in packs and packs[name].falls]
+        plans.mark_planned(conn, update_id, part, falling=falling)
+        return True, queued
+
+    def _insert(
+        self, conn: Connection, question: selection.Question, lane: str, *, few: bool
+    ) -> list[plans.Queued]:
+        """This transaction's selection as rows; what it supersedes is taken back."""
+        assert question.incident_id is not None
+        assert question.update_id is not None
         queued = plans.insert(
             conn,
-            incident_id=incident.id,
-            update_id=update_id,
+            incident_id=question.incident_id,
+            update_id=question.update_id,
             lane=lane,
             rules=question.rules,
             batch_size=self._batch_size,
         )
-        superseded = plans.supersede(conn, earlier=earlier, few=few)
-        plans.mark_planned(conn, update_id, due)
+        superseded = plans.supersede(conn, earlier=question.earlier, few=few)
         log.info(
             "planned",
-            update=update_id,
+            update=question.update_id,
             lane=lane,
-            audiences=list(due),
+            audiences=list(question.due),
             batches=len(queued),
             superseded=superseded,
         )

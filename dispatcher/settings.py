@@ -3,10 +3,13 @@
 Every variable begins with `DISPATCHER_`; a name we do not know is refused, since a
 mistyped name would otherwise look like a setting that works. Any variable may be given as
 `<NAME>_FILE` instead, naming a file that holds the value. Adapter settings are
-`DISPATCHER_CHANNELS__<ADAPTER>__<FIELD>` and judged by the adapter's own model.
+`DISPATCHER_CHANNELS__<ADAPTER>__<FIELD>` and judged by the adapter's own model; those of a
+second account of the same adapter are `DISPATCHER_CHANNELS__<ADAPTER>__AT__<NAME>__<FIELD>`,
+and it is called `<adapter>.<name>`.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -17,6 +20,7 @@ from channels import registry
 
 PREFIX = "DISPATCHER_"
 _CHANNELS = "CHANNELS__"
+_AT = "at__"
 
 
 class SettingsError(Exception):
@@ -55,7 +59,24 @@ class Settings(BaseModel):
     host: str = Field(default="127.0.0.1", description="where the API listens")
     port: int = Field(default=8000, ge=1, le=65535, description="the API's port, or the next free")
     batch_size: int = Field(default=1_000, ge=1, le=10_000, description="deliveries in a batch")
-    lease: float = Field(default=60.0, ge=20, le=600, description="seconds a worker holds a batch")
+    lease: float = Field(default=60.0, ge=5, le=600, description="seconds a worker holds a batch")
+    ask_for: float = Field(
+        default=3_600.0,
+        ge=0,
+        le=86_400,
+        description="seconds for which a provider is asked about a message in doubt",
+    )
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="where providers reach the API with their receipts; empty: none are asked for",
+    )
+    poll_after: float = Field(
+        default=300.0,
+        ge=1,
+        le=86_400,
+        description="seconds after which a provider is asked about a message without a receipt",
+    )
     api_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^\s/]+/?$",
@@ -132,13 +153,18 @@ def _channel(
     problems: list[tuple[str, str]],
 ) -> None:
     adapter, _, field = name.removeprefix(_CHANNELS).lower().partition("__")
+    account: str | None = None
+    if field.startswith(_AT):
+        account, _, field = field.removeprefix(_AT).partition("__")
     if adapter not in registry.names():
         known = ", ".join(registry.names())
         problems.append((variable, f"names no adapter; there are: {known}"))
     elif not field:
         problems.append((variable, "names no field: DISPATCHER_CHANNELS__<ADAPTER>__<FIELD>"))
+    elif account is not None and re.fullmatch(r"[a-z][a-z0-9]{0,15}", account) is None:
+        problems.append((variable, "an account is named with up to 16 letters and digits"))
     elif value != "":
-        channels.setdefault(adapter, {})[field] = value
+        channels.setdefault(f"{adapter}.{account}" if account else adapter, {})[field] = value
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -151,8 +177,10 @@ def environment(settings: Settings) -> dict[str, str]:
         plain = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
         found[PREFIX + name.upper()] = plain
     for adapter, fields in settings.channels.items():
+        name, _, account = adapter.partition(".")
+        at = f"{name}__{_AT}{account}" if account else name
         for field, value in fields.items():
-            found[f"{PREFIX}{_CHANNELS}{adapter.upper()}__{field.upper()}"] = value
+            found[f"{PREFIX}{_CHANNELS}{at.upper()}__{field.upper()}"] = value
     return found
 
 

@@ -1,14 +1,17 @@
 """Celery's tasks: ids in, engine called, nothing decided here.
 
-A worker process runs one task at a time on one event loop of its own (the solo pool);
-more processes, not more threads, add speed.
+A worker process has one event loop, on which everything it sends is under way at once, and
+a few threads, each of which waits for one task: a batch whose sender is slow holds a thread
+and no more. Processes, not threads, add speed.
 """
 
 import asyncio
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any, TypeVar
 
 import structlog
 import uvloop
@@ -17,11 +20,13 @@ from celery.worker import state
 
 from dispatcher import broker, logs, settings, wiring
 from dispatcher.delivery.errors import where
-from dispatcher.ledger.connection import LedgerAway
+from dispatcher.delivery.reconciling import MOST
+from dispatcher.ledger.connection import LedgerAway, LedgerFull
 
 _settings = settings.load()
 app = broker.build(wiring.broker_url(_settings))
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 
 @signals.setup_logging.connect
@@ -35,8 +40,16 @@ class Worker:
     def __init__(self) -> None:
         self.services = wiring.build(_settings)
         wiring.prepare(self.services)
-        self.loop = uvloop.new_event_loop()
         self.batches = wiring.sending(self.services, stopping=stopping)
+        self.reconciling = wiring.reconciling(self.services)
+        self.polling = wiring.polling(self.services)
+        self._loop = uvloop.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="sending", daemon=True).start()
+        self.run(self.batches.prime())
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` returns, done on the loop of this process's adapters."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
 def stopping() -> bool:
@@ -46,6 +59,7 @@ def stopping() -> bool:
 
 @cache
 def worker() -> Worker:
+    """This process's own; made before the first task, so that no two threads make it."""
     return Worker()
 
 
@@ -57,6 +71,8 @@ def told(task: str) -> Iterator[None]:
     """
     try:
         yield
+    except LedgerFull:
+        log.error("ledger.full", task=task)  # noqa: TRY400
     except LedgerAway:
         log.warning("ledger.away", task=task)
     except Exception as error:
@@ -78,9 +94,8 @@ def send(batch_id: int) -> None:
 
 
 def _send(own: Worker, batch_id: int) -> None:
-    asyncio.set_event_loop(own.loop)
     began = time.monotonic()
-    turn = own.loop.run_until_complete(own.batches.send(batch_id))
+    turn = own.run(own.batches.send(batch_id))
     if turn.result == "worked":
         log.info(
             "turn",
@@ -93,8 +108,35 @@ def _send(own: Worker, batch_id: int) -> None:
         own.services.recovery.name_again(batch_id)
 
 
+@app.task(name="dispatcher.reconcile")
+def reconcile(adapter: str) -> None:
+    """Ask an adapter's provider about its rows in doubt."""
+    with told("reconcile"):
+        own = worker()
+        # A full round means that more rows wait, and they need not wait for the sweep.
+        while own.run(own.reconciling.run(adapter)) >= MOST and not stopping():
+            pass
+
+
+@app.task(name="dispatcher.receipts")
+def receipts(_: str) -> None:
+    """Work off what providers said."""
+    with told("receipts"):
+        worker().services.receipts.work()
+
+
+@app.task(name="dispatcher.poll")
+def poll(_: str) -> None:
+    """Ask providers about messages whose end they have not told."""
+    with told("poll"):
+        own = worker()
+        own.run(own.polling.run())
+
+
 @app.task(name="dispatcher.sweep")
 def sweep() -> None:
     """One pass over the ledger for what was lost on the way."""
     with told("sweep"):
         worker().services.recovery.sweep()
+    with told("sweep"):
+        worker().services.receipts.remind()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import ValidationError
 from redis.asyncio import Redis
@@ -21,16 +22,25 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from channels import registry
-from channels.contract import Adapter
+from channels.contract import Adapter, ReceiptReader
 from channels.sandbox import credentials
+from channels.sandbox.webhook_keys import sendgrid_public_key
 from channels.transport import CurlTransport
 from dispatcher import broker as brokers
 from dispatcher import embedded
 from dispatcher.audiences import Packs, load
+from dispatcher.audiences.values import WINDOWS
 from dispatcher.broker import Broker
-from dispatcher.delivery.batches import Batches
-from dispatcher.delivery.pacing import Pacing
+from dispatcher.delivery.batches import Batches, Speed
+from dispatcher.delivery.failover import Account, Failover
+from dispatcher.delivery.fallback import Fallback
+from dispatcher.delivery.intake import Intake
+from dispatcher.delivery.pacing import Budget, Pacing
+from dispatcher.delivery.polling import Polling
+from dispatcher.delivery.receipts import Receipts
+from dispatcher.delivery.reconciling import Reconciling, settle_after
 from dispatcher.delivery.recovery import Recovery
+from dispatcher.ledger import metrics, paces
 from dispatcher.ledger.connection import Ledger
 from dispatcher.ledger.inbox import LedgerInbox
 from dispatcher.ledger.progress import Balances
@@ -45,6 +55,18 @@ from dispatcher.updates import Updates
 SHIPPED = Path(__file__).parent / "_templates"
 CHECKED_OUT = Path(__file__).parent.parent / "templates"
 MASTER_KEY_FILE = "master.key"
+OWN = ("sender", "rate")
+"""Settings of a second account that are not its adapter's."""
+SECOND: Mapping[str, Mapping[str, str]] = {
+    "twilio_sms": {
+        "account_sid": credentials.TWILIO_ACCOUNT_SID_2,
+        "auth_token": credentials.TWILIO_AUTH_TOKEN_2,
+    },
+    "sendgrid_email": {"api_key": credentials.SENDGRID_API_KEY_2},
+}
+"""Credentials of the simulators' second accounts."""
+TUNABLE = ("timeout", "concurrency", "settle_after")
+"""Adapter settings that hold in sandbox mode too: they name no account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +87,12 @@ class Services:
     releases: Releases
     previews: Previews
     recovery: Recovery
+    intake: Intake
+    receipts: Receipts
     balances: Balances
     drill_adapters: Mapping[str, Adapter]
     rate: Callable[[str, str], float]
+    accounts: Sequence[Account]
 
 
 def templates(settings: Settings) -> Path:
@@ -138,15 +163,17 @@ def master_key(settings: Settings) -> str:
 def sandbox_channels(settings: Settings, accounts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Adapter settings for the provider sandbox: public constants, never a real account."""
     url = settings.sandbox_url
-    return {
+    simulated: dict[str, dict[str, Any]] = {
         "twilio_sms": {
             "account_sid": credentials.TWILIO_ACCOUNT_SID,
             "auth_token": credentials.TWILIO_AUTH_TOKEN,
+            "webhook_secret": credentials.TWILIO_SHARED_KEY,
             "base_url": url,
         },
         "sendgrid_email": {
             "api_key": credentials.SENDGRID_API_KEY,
             "from_email": credentials.SENDGRID_FROM,
+            "webhook_public_key": sendgrid_public_key(settings.data_dir / "sandbox"),
             "base_url": url,
         },
         "x_social": {
@@ -165,6 +192,32 @@ def sandbox_channels(settings: Settings, accounts: Sequence[str]) -> dict[str, d
         },
         "inbox_push": {},
     }
+    for name, fields in settings.channels.items():
+        adapter, _, account = name.partition(".")
+        if account:
+            # The simulators know one account more of each of these.
+            if adapter not in SECOND:
+                continue
+            own = {field: fields[field] for field in OWN if field in fields}
+            simulated[name] = {**simulated[adapter], **SECOND[adapter], **own}
+        tuned = {field: fields[field] for field in TUNABLE if field in fields}
+        simulated.setdefault(name, {}).update(tuned)
+    return simulated
+
+
+def called_back(
+    channels: Mapping[str, Mapping[str, Any]], public_url: str | None
+) -> dict[str, Mapping[str, Any]]:
+    """The same settings, with our address for adapters that tell their provider where to call."""
+    if public_url is None:
+        return dict(channels)
+    told: dict[str, Mapping[str, Any]] = {}
+    for name, fields in channels.items():
+        kind: Any = registry.load(name.partition(".")[0])
+        calls = "status_callback" in kind.Settings.model_fields
+        url = f"{public_url.rstrip('/')}/v1/receipts/{quote(name)}"
+        told[name] = {"status_callback": url, **fields} if calls else fields
+    return told
 
 
 def configured(
@@ -174,11 +227,15 @@ def configured(
     adapters: dict[str, Adapter] = {}
     missing: dict[str, str] = {}
     transport = CurlTransport()
-    for name in registry.names():
-        kind: Any = registry.load(name)
-        ports = {"inbox": LedgerInbox(ledger, sealer)} if name == "inbox_push" else {}
+    for name in (*registry.names(), *(name for name in channels if "." in name)):
+        adapter = name.partition(".")[0]
+        kind: Any = registry.load(adapter)
+        ports = {"inbox": LedgerInbox(ledger, sealer)} if adapter == "inbox_push" else {}
+        fields = channels.get(name, {})
+        if adapter != name:
+            fields = {field: value for field, value in fields.items() if field not in OWN}
         try:
-            given = kind.Settings.model_validate(channels.get(name, {}))
+            given = kind.Settings.model_validate(fields)
         except ValidationError as error:
             missing[name] = "; ".join(
                 f"{'.'.join(str(part) for part in found['loc']) or name}: {found['msg']}"
@@ -187,6 +244,26 @@ def configured(
             continue
         adapters[name] = kind(given, transport, **ports)
     return adapters, missing
+
+
+def accounts_of(
+    channels: Mapping[str, Mapping[str, Any]], adapters: Mapping[str, Adapter]
+) -> list[Account]:
+    """Every configured adapter as an account to fail over from and to.
+
+    Raises `SettingsError` if the rate of a second account is no number above 0.
+    """
+    found = []
+    for name, adapter in adapters.items():
+        own = channels.get(name, {}) if "." in name else {}
+        try:
+            rate = float(own.get("rate", 1.0))
+        except ValueError:
+            rate = 0.0
+        if not 0 < rate <= 1_000_000:
+            raise SettingsError([(name, "rate must be a number above 0")])
+        found.append(Account(name, adapter.channel, adapter.accepts, own.get("sender"), rate))
+    return found
 
 
 def _routes(adapters: Mapping[str, Adapter]) -> list[Route]:
@@ -198,19 +275,24 @@ def build(settings: Settings) -> Services:
     ledger = Ledger(database_url(settings))
     sealer = Sealer(master_key(settings))
     packs = load(templates(settings), overlay=settings.overlay)
-    accounts = [a.address for a in packs.organisation.public_accounts if a.kind == "x_account"]
-    simulated = sandbox_channels(settings, accounts)
+    public = [a.address for a in packs.organisation.public_accounts if a.kind == "x_account"]
+    simulated = sandbox_channels(settings, public)
     sandbox = settings.mode == "sandbox"
     given: Mapping[str, Mapping[str, Any]] = (
         simulated if sandbox else {"inbox_push": {}, **settings.channels}
     )
+    given = called_back(given, settings.public_url)
     adapters, missing = configured(given, ledger=ledger, sealer=sealer)
+    accounts = accounts_of(given, adapters)
     # A drill reaches simulators only; an installation that is live has none of its own.
     drill_adapters = adapters if sandbox else {}
     renderer = Renderer(packs, list(adapters.values()))
     broker = Broker(brokers.build(broker_url(settings)), broker_url(settings))
     plan = partial(broker.enqueue, "plan", queue=brokers.PLAN)
     send = partial(broker.enqueue_all, "send")
+    ask = partial(broker.enqueue, "reconcile", queue=brokers.NORMAL)
+    work_off = partial(broker.enqueue, "receipts", "waiting", queue=brokers.PLAN)
+    poll = partial(broker.enqueue, "poll", "due", queue=brokers.PLAN)
     planner = Planner(
         ledger,
         packs,
@@ -221,6 +303,15 @@ def build(settings: Settings) -> Services:
     )
     releases = Releases(planner, plan=plan, send=send)
     rate = partial(sender_rate, packs, sandbox)
+    failover = Failover(ledger, accounts)
+    fallback = Fallback(
+        ledger,
+        packs,
+        accounts=accounts,
+        readers=[name for name, adapter in adapters.items() if isinstance(adapter, ReceiptReader)],
+        send=send,
+        batch_size=settings.batch_size,
+    )
     return Services(
         settings=settings,
         mode=settings.mode,
@@ -238,20 +329,50 @@ def build(settings: Settings) -> Services:
             ledger, packs, renderer, planner, rate=rate, price=partial(sender_price, packs)
         ),
         recovery=Recovery(
-            ledger, plan=plan, send=send, depth=broker.depth, monotonic=time.monotonic
+            ledger,
+            plan=plan,
+            send=send,
+            depth=broker.depth,
+            monotonic=time.monotonic,
+            ask=ask,
+            settle=settle_after({**drill_adapters, **adapters}),
+            chores=[failover.run, fallback.run, partial(metrics.mark_sweep, ledger)],
+        ),
+        intake=Intake(ledger, sealer, name=work_off, monotonic=time.monotonic),
+        receipts=Receipts(
+            ledger,
+            name=work_off,
+            poll=poll if settings.public_url else None,
+            poll_every=min(30.0, settings.poll_after),
+            monotonic=time.monotonic,
         ),
         balances=Balances(),
         drill_adapters=drill_adapters,
         rate=rate,
+        accounts=accounts,
     )
 
 
 def sender_rate(packs: Packs, sandbox: bool, channel: str, sender: str) -> float:
     """Units per second of a sender; one the packs do not know goes at one a second."""
+    return sender_speed(packs, sandbox, channel, sender).rate
+
+
+def sender_speed(
+    packs: Packs, sandbox: bool, channel: str, sender: str, *, accounts: Sequence[Account] = ()
+) -> Speed:
+    """A sender's rate and long windows; simulators have the rate alone."""
     for known in packs.organisation.senders.get(channel, {}).values():
         if known.value == sender:
-            return known.sandbox_rate if sandbox else known.rate
-    return 1.0
+            windows = () if sandbox else WINDOWS.get(known.kind, ())
+            return Speed(
+                known.sandbox_rate if sandbox else known.rate,
+                tuple(Budget(seconds, units) for seconds, units in windows),
+            )
+    for account in accounts:
+        if account.channel == channel and account.sender == sender:
+            return Speed(account.rate)
+    return Speed(1.0)
 
 
 def sender_price(packs: Packs, channel: str, sender: str) -> float:
@@ -272,16 +393,51 @@ def sending(services: Services, *, stopping: Callable[[], bool]) -> Batches:
         # Away is away: pacing goes on alone at once, and asks again with the next window.
         retry=Retry(NoBackoff(), 0),
     )
+    ledger = Ledger(services.ledger.database_url, by_key=True)
+
+    def counted(sender: str, seconds: float) -> int:
+        with services.ledger.read() as conn:
+            return paces.sent_since(conn, sender, seconds)
+
     return Batches(
-        services.ledger,
+        ledger,
         services.sealer,
-        Pacing(redis, monotonic=time.monotonic),
+        Pacing(redis, counted=counted, monotonic=time.monotonic),
         adapters=services.adapters,
         drill_adapters=services.drill_adapters,
-        rate=services.rate,
+        speed=partial(
+            sender_speed,
+            services.packs,
+            services.mode == "sandbox",
+            accounts=services.accounts,
+        ),
         owner=f"{socket.gethostname()}:{os.getpid()}",
         lease_seconds=services.settings.lease,
         stopping=stopping,
+    )
+
+
+def reconciling(services: Services) -> Reconciling:
+    """Who asks providers about rows in doubt; its adapters bind to the running loop."""
+    audiences = services.packs.audiences
+    return Reconciling(
+        services.ledger,
+        services.sealer,
+        adapters=services.adapters,
+        drill_adapters=services.drill_adapters,
+        resend_unknown=lambda name: name in audiences and audiences[name].resend_unknown,
+        patience=services.settings.ask_for,
+    )
+
+
+def polling(services: Services) -> Polling:
+    """Who asks providers what became of accepted messages; binds to the running loop."""
+    return Polling(
+        services.ledger,
+        services.intake,
+        adapters=services.adapters,
+        after=services.settings.poll_after,
+        name=partial(services.broker.enqueue, "poll", "due", queue=brokers.PLAN),
     )
 
 

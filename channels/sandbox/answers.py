@@ -61,6 +61,15 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Dribble:
+    """An answer after `delay`, whose bytes come bit by bit over `seconds`."""
+
+    data: bytes
+    seconds: float
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
     """A chunked answer, made piece by piece as the reader takes it."""
 
@@ -68,7 +77,7 @@ class Stream:
     content_type: bytes
 
 
-Answer = bytes | Late | Cut | Stream
+Answer = bytes | Late | Cut | Dribble | Stream
 
 
 class Simulator(Protocol):
@@ -82,6 +91,14 @@ class Simulator(Protocol):
 
     def addresses(self, request: Request) -> list[str]:
         """The addresses a send call names, as well as they can be read; never raises."""
+        ...
+
+    def account(self, request: Request) -> int:
+        """Which account a request is for, 1 or 2; 1 for one that names none."""
+        ...
+
+    def halved(self, request: Request) -> Request | None:
+        """The same request for the first half of its messages; None where nothing is left."""
         ...
 
     def answer(self, request: Request) -> bytes:
@@ -114,6 +131,12 @@ def reply(
 def with_header(data: bytes, header: bytes) -> bytes:
     """The same answer with one more header line (given without CRLF)."""
     return data.replace(b"\r\n", b"\r\n" + header + b"\r\n", 1)
+
+
+def with_status(data: bytes, status: int) -> bytes:
+    """The same answer under another status."""
+    _, _, rest = data.partition(b"\r\n")
+    return _STATUS_LINES.get(status, b"HTTP/1.1 %d OK\r\n" % status) + rest
 
 
 def is_refusal(data: bytes) -> bool:

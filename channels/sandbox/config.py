@@ -44,11 +44,18 @@ class SandboxConfig:
     twilio_auth_token: str = credentials.TWILIO_AUTH_TOKEN
     twilio_api_key: str = credentials.TWILIO_API_KEY
     twilio_api_secret: str = credentials.TWILIO_API_SECRET
+    twilio_account_sid_2: str = credentials.TWILIO_ACCOUNT_SID_2
+    twilio_auth_token_2: str = credentials.TWILIO_AUTH_TOKEN_2
     twilio_sent_after: float = 1.0
     twilio_delivered_after: float = 3.0
+    twilio_list_lag: float = 1.0
+    twilio_queue_limit: float = 36_000.0
 
     sendgrid_api_key: str = credentials.SENDGRID_API_KEY
+    sendgrid_api_key_2: str = credentials.SENDGRID_API_KEY_2
     sendgrid_rate: int = 10_000
+    sendgrid_delivered_after: float = 1.0
+    sendgrid_flush: float = 1.0
 
     x_consumer_key: str = credentials.X_CONSUMER_KEY
     x_consumer_secret: str = credentials.X_CONSUMER_SECRET
@@ -61,18 +68,38 @@ class SandboxConfig:
     x_posts_per_window: int = 100
     x_window: float = 900.0
     x_replies_refused: bool = False
+    x_list_lag: float = 1.0
 
     fcm_project: str = credentials.FCM_PROJECT
     fcm_client_email: str = credentials.FCM_CLIENT_EMAIL
 
     def __post_init__(self) -> None:
-        if not self.exposed and not _is_loopback(self.host):
+        if not self.exposed and not is_loopback(self.host):
             raise ValueError(
                 "The sandbox listens on loopback only; allow another address explicitly."
             )
 
 
-def _is_loopback(host: str) -> bool:
+class Behaviour:
+    """What the control calls may change while the sandbox runs; starts as the config says.
+
+    `twilio_sender_rates` are segments a second by sender, `*` for every other one.
+    """
+
+    def __init__(self, config: SandboxConfig) -> None:
+        self.x_replies_refused = config.x_replies_refused
+        self.x_list_lag = config.x_list_lag
+        self.twilio_list_lag = config.twilio_list_lag
+        self.twilio_sent_after = config.twilio_sent_after
+        self.twilio_delivered_after = config.twilio_delivered_after
+        self.twilio_sender_rates: dict[str, float | None] = {}
+        self.twilio_queue_limit = config.twilio_queue_limit
+        self.sendgrid_delivered_after = config.sendgrid_delivered_after
+        self.sendgrid_flush = config.sendgrid_flush
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine's own, by name or by number."""
     if host == "localhost":
         return True
     try:

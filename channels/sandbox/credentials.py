@@ -15,10 +15,15 @@ TWILIO_ACCOUNT_SID = "AC" + "5a9db0c5" * 4
 TWILIO_AUTH_TOKEN = "5a9db0c5face0ff1" * 2
 TWILIO_API_KEY = "SK" + "5a9db0c5" * 4
 TWILIO_API_SECRET = "sandbox-only-not-a-secret"
+TWILIO_SHARED_KEY_ID = "webhooks_sharedkey_" + "5a9db0c5" * 4  # of the newer signature
+TWILIO_SHARED_KEY = "sandbox-only-shared-key-not-a-secret"
+TWILIO_ACCOUNT_SID_2 = "AC" + "5a9db0c6" * 4
+TWILIO_AUTH_TOKEN_2 = "5a9db0c6face0ff2" * 2
 TWILIO_FROM = "+15005550006"  # the provider's own magic number that may send
 TWILIO_MESSAGING_SERVICE = "MG" + "5a9db0c5" * 4
 
 SENDGRID_API_KEY = "SG.sandbox-only-not-a-key.0000000000000000000000000000000000000000000"
+SENDGRID_API_KEY_2 = "SG.sandbox-only-not-a-key.2222222222222222222222222222222222222222222"
 SENDGRID_FROM = "outages@example.com"
 
 X_CONSUMER_KEY = "sandboxConsumerKey0000000"

@@ -10,12 +10,14 @@ import traceback
 from channels.sandbox.answers import (
     Answer,
     Cut,
+    Dribble,
     Late,
     Request,
     Simulator,
     is_refusal,
     reply,
     with_header,
+    with_status,
 )
 from channels.sandbox.config import Provider
 from channels.sandbox.control import Control, Tally
@@ -66,6 +68,7 @@ class Exchange:
                 simulator.provider,
                 is_send=is_send,
                 addresses=lambda: simulator.addresses(request),
+                account=lambda: simulator.account(request),
             )
         if fault is None:
             data = simulator.answer(request)
@@ -75,27 +78,33 @@ class Exchange:
                 tally.errors += is_refusal(data)
             return data
         taken = simulator.answer(request) if fault.takes else None
+        if fault.half and (rest := simulator.halved(request)) is not None:
+            simulator.answer(rest)
         answer = _struck(simulator, fault, taken)
         if is_send:
             tally = self._tallies[simulator.provider]
             tally.requests += 1
-            late_success = isinstance(answer, Late) and answer.data == taken is not None
+            late_success = isinstance(answer, Late | Dribble) and answer.data == taken is not None
             tally.errors += not late_success or is_refusal(taken or GARBAGE_BODY)
         return answer
 
 
 def _struck(simulator: Simulator, fault: Fault, taken: bytes | None) -> Answer:
     """What the client gets for a request that a fault strikes; `taken` is the true answer."""
-    if fault.reset is not None:
+    if fault.reset is not None or fault.half:
         return Cut(fault.delay)
     if fault.hang is not None:
-        return Late(fault.delay, None)
+        return Cut(fault.delay) if fault.delay else Late(0.0, None)
     if fault.garbage is not None:
         data = GARBAGE_BODY if fault.garbage == "body" else GARBAGE_WIRE
     elif fault.status is not None or fault.rate is not None:
         data = simulator.refusal(fault.status or 429, fault.code)
+        if fault.as_status is not None:
+            data = with_status(data, fault.as_status)
         if fault.retry_after is not None:
             data = with_header(data, b"Retry-After: %d" % round(fault.retry_after))
     else:
         data = taken or GARBAGE_BODY
+    if fault.slow:
+        return Dribble(data, fault.slow, fault.delay)
     return Late(fault.delay, data) if fault.delay else data

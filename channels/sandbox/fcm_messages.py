@@ -88,6 +88,12 @@ class FcmMessages:
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return []
 
+    def account(self, request: Request) -> int:
+        return 1
+
+    def halved(self, request: Request) -> Request | None:
+        return None
+
     def refusal(self, status: int, code: int | str | None = None) -> bytes:
         _, fcm = _STATUSES.get(status, ("INTERNAL", "INTERNAL"))
         details = [{"@type": _FCM_ERROR, "errorCode": str(code or fcm)}]

@@ -19,15 +19,18 @@ from channels.sandbox.contents import Content, Texts, json_and_hash, texts_of
 PROVIDERS = tuple(Provider)
 FIELDS = (
     "provider",
+    "account",
     "seq",
     "at",
     "address",
     "key",
     "ref",
     "sender",
+    "status",
     "content",
     "content_hash",
 )
+_CODES = {provider: code for code, provider in enumerate(PROVIDERS)}
 _CHUNK = 64 * 1024
 
 
@@ -36,6 +39,7 @@ class Selection:
     """Which entries a reader wants and which fields of each. `after` is a seq."""
 
     provider: Provider | None = None
+    account: int | None = None
     address: str | None = None
     limit: int | None = None
     after: int = 0
@@ -43,16 +47,21 @@ class Selection:
 
 
 class Outbox:
-    """Every accepted message in order of arrival. `seq` counts from 1 and is never reused."""
+    """Every accepted message in order of arrival. `seq` counts from 1 and is never reused.
+
+    `fates` tells by provider the final status of a seq; a simulator that knows puts its own in.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self.fates: dict[Provider, Callable[[int], str]] = {}
         self._next_seq = 1
         self._start()
 
     def _start(self) -> None:
         self._first_seq = self._next_seq
         self._provider = array("B")
+        self._account = array("B")
         self._at = array("d")
         self._content = array("I")
         self._address: list[str] = []
@@ -66,6 +75,7 @@ class Outbox:
         self._templates: dict[Texts, Texts] = {}
         self._index: dict[Provider, dict[str, int | list[int]]] = {p: {} for p in PROVIDERS}
         self._messages = dict.fromkeys(PROVIDERS, 0)
+        self._of_second = dict.fromkeys(PROVIDERS, 0)
 
     def clear(self) -> None:
         """Forgets everything; readers under way end."""
@@ -88,6 +98,7 @@ class Outbox:
         *,
         ref: str,
         sender: str,
+        account: int = 1,
         key: str | None = None,
         collapse: str | None = None,
     ) -> int:
@@ -111,7 +122,8 @@ class Outbox:
         else:
             address = self._address[known - self._first_seq]
             index[address] = [known, seq]
-        self._provider.append(PROVIDERS.index(provider))
+        self._provider.append(_CODES[provider])
+        self._account.append(account)
         self._at.append(self._clock())
         self._content.append(number)
         self._address.append(address)
@@ -121,6 +133,8 @@ class Outbox:
         if collapse is not None:
             self._collapse[seq] = key if key == collapse else collapse
         self._messages[provider] += 1
+        if account != 1:
+            self._of_second[provider] += 1
         return seq
 
     def holds(self, provider: Provider, seq: int) -> bool:
@@ -135,6 +149,19 @@ class Outbox:
     def address(self, seq: int) -> str:
         """Whom it was for."""
         return self._address[seq - self._first_seq]
+
+    def account(self, seq: int) -> int:
+        """Which account took it, 1 or 2."""
+        return self._account[seq - self._first_seq]
+
+    def key(self, seq: int) -> str | None:
+        """Our delivery id, where the protocol carried one."""
+        return self._key[seq - self._first_seq]
+
+    def status(self, seq: int) -> str:
+        """What finally becomes of it, fixed when it was taken."""
+        fate = self.fates.get(PROVIDERS[self._provider[seq - self._first_seq]])
+        return "accepted" if fate is None else fate(seq)
 
     def ref(self, seq: int) -> str:
         """The provider's own id of it."""
@@ -152,6 +179,11 @@ class Outbox:
         """How many messages this provider accepted."""
         return self._messages[provider]
 
+    def by_account(self, provider: Provider) -> dict[str, int]:
+        """How many messages each account accepted."""
+        second = self._of_second[provider]
+        return {"1": self._messages[provider] - second, "2": second}
+
     def addresses(self, provider: Provider) -> int:
         """How many distinct addresses they were for."""
         return len(self._index[provider])
@@ -166,7 +198,7 @@ class Outbox:
     def newest_first(self, provider: Provider, before: int | None = None) -> Iterator[int]:
         """The seqs of one provider from the newest (older than `before`) to the oldest."""
         end = self._next_seq if before is None else min(before, self._next_seq)
-        code = PROVIDERS.index(provider)
+        code = _CODES[provider]
         for seq in range(end - 1, self._first_seq - 1, -1):
             if self._provider[seq - self._first_seq] == code:
                 yield seq
@@ -211,23 +243,29 @@ class Outbox:
         if selection.address is not None:
             wanted = PROVIDERS if selection.provider is None else (selection.provider,)
             seqs = sorted(seq for p in wanted for seq in self.to(p, selection.address))
-            yield from (seq for seq in seqs if seq >= first)
+            yield from (seq for seq in seqs if seq >= first and self._is_of(seq, selection))
             return
-        code = None if selection.provider is None else PROVIDERS.index(selection.provider)
+        code = None if selection.provider is None else _CODES[selection.provider]
         rows, offset = self._provider, self._first_seq
         for seq in range(first, self._next_seq):
-            if code is None or rows[seq - offset] == code:
+            if (code is None or rows[seq - offset] == code) and self._is_of(seq, selection):
                 yield seq
+
+    def _is_of(self, seq: int, selection: Selection) -> bool:
+        wanted = selection.account
+        return wanted is None or self._account[seq - self._first_seq] == wanted
 
     def _line_maker(self, fields: Sequence[str]) -> Callable[[int], bytes]:
         readers: dict[str, Callable[[int], object]] = {
             "provider": lambda row: PROVIDERS[self._provider[row]],
+            "account": lambda row: self._account[row],
             "seq": lambda row: row + self._first_seq,
             "at": lambda row: _timestamp(self._at[row]),
             "address": lambda row: self._address[row],
             "key": lambda row: self._key[row],
             "ref": lambda row: self._ref[row],
             "sender": lambda row: self._sender[row],
+            "status": lambda row: self.status(row + self._first_seq),
             "content": lambda row: orjson.Fragment(self._facts(self._content[row])[0]),
             "content_hash": lambda row: self._facts(self._content[row])[1],
         }

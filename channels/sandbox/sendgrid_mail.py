@@ -6,7 +6,7 @@ not know our adapter. https://www.twilio.com/docs/sendgrid/api-reference/mail-se
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -16,6 +16,7 @@ from channels.sandbox.config import Provider, SandboxConfig
 from channels.sandbox.contents import Filled, Texts
 from channels.sandbox.outbox import Outbox
 from channels.sandbox.sendgrid_checks import checked
+from channels.sandbox.sendgrid_events import SendgridEvents
 from channels.sandbox.sendgrid_fields import Refused
 
 _TOO_LARGE = (
@@ -28,7 +29,7 @@ _PARTS = {"text/plain": "text", "text/html": "html"}
 
 
 class SendgridMail:
-    """Takes mail for the one configured key.
+    """Takes mail for one account's key.
 
     One entry in the outbox per address, with the text after its substitutions. All entries
     of a request share its X-Message-Id as ref, as they do at the provider.
@@ -37,11 +38,20 @@ class SendgridMail:
     provider = Provider.SENDGRID
 
     def __init__(
-        self, config: SandboxConfig, outbox: Outbox, clock: Callable[[], float] = time.time
+        self,
+        config: SandboxConfig,
+        outbox: Outbox,
+        *,
+        number: int,
+        events: SendgridEvents,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._outbox = outbox
         self._clock = clock
-        self._authorization = f"Bearer {config.sendgrid_api_key}".encode()
+        self.account_number = number
+        self.events = events
+        key = config.sendgrid_api_key if number == 1 else config.sendgrid_api_key_2
+        self.authorization = f"Bearer {key}".encode()
         self._rate = config.sendgrid_rate
         self._run = secrets.token_urlsafe(9)[:11]
         self._taken = 0
@@ -49,7 +59,26 @@ class SendgridMail:
         self._left = config.sendgrid_rate
 
     def clear(self) -> None:
-        """Nothing is kept beside the outbox."""
+        """Forgets what it keeps beside the outbox."""
+        self.events.clear()
+
+    def account(self, request: Request) -> int:
+        return self.account_number
+
+    def halved(self, request: Request) -> Request | None:
+        try:
+            mail = orjson.loads(request.body)
+            people = mail["personalizations"]
+            mail["personalizations"] = people[: len(people) // 2]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return None
+        if not mail["personalizations"]:
+            return None
+        half = Request()
+        half.method, half.path, half.query = request.method, request.path, request.query
+        half.headers, half.keep_alive = request.headers, request.keep_alive
+        half.body = orjson.dumps(mail)
+        return half
 
     def is_send(self, request: Request) -> bool:
         return request.method == b"POST" and request.path == b"/v3/mail/send"
@@ -71,7 +100,7 @@ class SendgridMail:
     def answer(self, request: Request) -> bytes:
         if request.oversize:
             return self.refusal(413)
-        if request.headers.get(b"authorization") != self._authorization:
+        if request.headers.get(b"authorization") != self.authorization:
             return self.refusal(401)
         if request.path == b"/v3/scopes" and request.method == b"GET":
             return reply(200, orjson.dumps({"scopes": ["mail.send", "sandbox.mail.send"]}))
@@ -118,6 +147,8 @@ class SendgridMail:
             common["template_id"] = mail["template_id"]
         templates: dict[str, Texts] = {}
         args = mail.get("custom_args") or {}
+        common_further = _further(mail.get("categories"))
+        first_seq = self._outbox.next_seq
         for person in mail["personalizations"]:
             subject = person.get("subject") or mail.get("subject") or ""
             template = templates.get(subject)
@@ -128,19 +159,28 @@ class SendgridMail:
             if "dynamic_template_data" in person:
                 data = orjson.dumps(person["dynamic_template_data"]).decode()
                 content = Filled((*template, ("data", data)), content.values)
-            own = person.get("custom_args") or args
-            key = own.get("delivery", args.get("delivery"))
+            own = {**args, **(person.get("custom_args") or {})}
+            key = own.pop("delivery", None)
+            further = {**common_further, **own}
             people = [*person["to"], *person.get("cc", []), *person.get("bcc", [])]
             for to in people:
-                self._outbox.add(
+                seq = self._outbox.add(
                     Provider.SENDGRID,
                     to["email"],
                     content,
                     ref=message_id,
                     sender=sender,
+                    account=self.account_number,
                     key=key,
                 )
+                self.events.took(seq, to["email"], further)
+        self.events.expect(first_seq, self._outbox.next_seq)
         return message_id
+
+
+def _further(categories: list[str] | None) -> Mapping[str, Any]:
+    """What the events of a mail carry for its categories."""
+    return {"category": categories} if categories else {}
 
 
 def _is_sandboxed(mail: dict[str, Any]) -> bool:

@@ -16,15 +16,20 @@ from typing import Any
 
 import uvloop
 
+from channels.sandbox.accounts import Accounts, bearer_name, twilio_name
 from channels.sandbox.answers import Simulator
-from channels.sandbox.config import Provider, SandboxConfig
-from channels.sandbox.control import Control, Options, Tally
+from channels.sandbox.config import Behaviour, Provider, SandboxConfig
+from channels.sandbox.control import Control, Tally
+from channels.sandbox.events import Events
 from channels.sandbox.exchange import Exchange
 from channels.sandbox.faults import Faults
 from channels.sandbox.fcm_messages import FcmMessages
+from channels.sandbox.orders import Options
 from channels.sandbox.outbox import Outbox
+from channels.sandbox.sendgrid_events import SendgridEvents
 from channels.sandbox.sendgrid_mail import SendgridMail
 from channels.sandbox.twilio_messages import TwilioMessages
+from channels.sandbox.webhook_keys import SigningKey
 from channels.sandbox.wire import Connection
 from channels.sandbox.x_posts import XPosts
 
@@ -45,12 +50,20 @@ class Sandbox:
         self.outbox = Outbox(clock)
         self.faults = Faults(seed=config.seed, clock=time.monotonic)
         self.tallies = {provider: Tally() for provider in Provider}
-        self._twilio = TwilioMessages(config, self.outbox, clock)
-        self._x = XPosts(config, self.outbox, clock)
+        self.behaviour = Behaviour(config)
+        self.events = Events(config, self.outbox, clock=clock)
+        self._twilio = [self._twilio_account(number, clock) for number in (1, 2)]
+        self._sendgrid = [self._sendgrid_account(number, clock) for number in (1, 2)]
+        self.events.bind(self._twilio, self._sendgrid)
+        self._x = XPosts(config, self.outbox, self.behaviour, clock)
         fcm = FcmMessages(config, self.outbox, clock)
         routes: dict[bytes, Simulator] = {
-            b"2010-04-01": self._twilio,
-            b"v3": SendgridMail(config, self.outbox, clock),
+            b"2010-04-01": Accounts(
+                self._twilio, twilio_name, [each.sid.encode() for each in self._twilio]
+            ),
+            b"v3": Accounts(
+                self._sendgrid, bearer_name, [each.authorization for each in self._sendgrid]
+            ),
             b"2": self._x,
             b"v1": fcm,
             b"token": fcm,
@@ -60,22 +73,53 @@ class Sandbox:
             faults=self.faults,
             tallies=self.tallies,
             clear=self.clear,
+            events=self.events,
             set_options=self._set_options,
+            options=lambda: vars(self.behaviour),
         )
         exchange = Exchange(routes, control, faults=self.faults, tallies=self.tallies)
         self._answer = exchange.answer
         self._connections: set[Connection] = set()
 
+    def _twilio_account(self, number: int, clock: Callable[[], float]) -> TwilioMessages:
+        return TwilioMessages(
+            self.config,
+            self.outbox,
+            number=number,
+            behaviour=self.behaviour,
+            courier=self.events.couriers[Provider.TWILIO],
+            regimes=self.events.regimes[Provider.TWILIO],
+            clock=clock,
+        )
+
+    def _sendgrid_account(self, number: int, clock: Callable[[], float]) -> SendgridMail:
+        folder = self.config.state_dir
+        events = SendgridEvents(
+            number,
+            SigningKey.made() if folder is None else SigningKey.kept(folder, number),
+            outbox=self.outbox,
+            behaviour=self.behaviour,
+            courier=self.events.couriers[Provider.SENDGRID],
+            regimes=self.events.regimes[Provider.SENDGRID],
+            clock=clock,
+        )
+        return SendgridMail(self.config, self.outbox, number=number, events=events, clock=clock)
+
     def clear(self) -> None:
         """Forgets every message and count. Faults and rate windows stay."""
         self.outbox.clear()
-        self._twilio.clear()
+        self.events.clear()
+        for twilio in self._twilio:
+            twilio.clear()
+        for mail in self._sendgrid:
+            mail.clear()
         self._x.clear()
         for tally in self.tallies.values():
             tally.requests = tally.errors = 0
 
     def _set_options(self, options: Options) -> None:
-        self._x.replies_refused = options.x_replies_refused
+        for name in options.model_fields_set:
+            setattr(self.behaviour, name, getattr(options, name))
 
     async def listen(self) -> asyncio.Server:
         """Starts to listen; raises OSError when the port is taken."""
@@ -95,6 +139,7 @@ class Sandbox:
 
     def hang_up(self) -> None:
         """Ends all connections at once, in the middle of an answer if need be."""
+        self.events.close()
         for connection in tuple(self._connections):
             connection.abort()
 

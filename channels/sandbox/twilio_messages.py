@@ -13,9 +13,14 @@ from urllib.parse import unquote_plus, urlsplit
 import orjson
 
 from channels.sandbox.answers import Request, reply
-from channels.sandbox.config import Provider, SandboxConfig
+from channels.sandbox.config import Behaviour, Provider, SandboxConfig
+from channels.sandbox.courier import Courier
+from channels.sandbox.event_rules import Regimes
+from channels.sandbox.orders import TwilioInbound
 from channels.sandbox.outbox import Outbox
+from channels.sandbox.twilio_callbacks import TwilioCallbacks, opt_out_type
 from channels.sandbox.twilio_errors import MAGIC_FROM, MAGIC_TO, Refused, error
+from channels.sandbox.twilio_progress import Progress
 from channels.sandbox.twilio_records import (
     NO_PLAN,
     SERVICE,
@@ -38,29 +43,83 @@ _DAY = 86_400
 
 
 class TwilioMessages:
-    """Takes, shows, lists and cancels messages of the one configured account."""
+    """Takes, shows, lists and cancels messages of one account."""
 
     provider = Provider.TWILIO
 
     def __init__(
-        self, config: SandboxConfig, outbox: Outbox, clock: Callable[[], float] = time.time
+        self,
+        config: SandboxConfig,
+        outbox: Outbox,
+        *,
+        number: int,
+        behaviour: Behaviour,
+        courier: Courier,
+        regimes: Regimes,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
-        self._records = TwilioRecords(config, outbox, clock)
-        self._account = config.twilio_account_sid
-        self._credentials = {
-            _basic(config.twilio_account_sid, config.twilio_auth_token),
-            _basic(config.twilio_api_key, config.twilio_api_secret),
-        }
+        self.account_number = number
+        self._behaviour = behaviour
+        self._regimes = regimes
+        self._account, token = _account(config, number)
+        self._credentials = {_basic(self._account, token)}
+        if number == 1:
+            self._credentials.add(_basic(config.twilio_api_key, config.twilio_api_secret))
+        self.progress = Progress(outbox, behaviour, regimes, clock)
+        self._records = TwilioRecords(
+            self._account,
+            number,
+            outbox=outbox,
+            progress=self.progress,
+            behaviour=behaviour,
+            clock=clock,
+        )
+        self._callbacks = TwilioCallbacks(
+            self._account,
+            token,
+            outbox=outbox,
+            progress=self.progress,
+            courier=courier,
+            regimes=regimes,
+            clock=clock,
+        )
         self._root = f"/2010-04-01/Accounts/{self._account}".encode()
         self._messages_path = self._root + b"/Messages.json"
         self._message_prefix = self._root + b"/Messages/"
         self._texts: dict[bytes, MessageText] = {}
         self._good_from: dict[bytes, str] = {}
+        self._opted_out: set[tuple[str, str]] = set()
+        self.opted_out_refused = 0
 
     def clear(self) -> None:
         """Forgets what it keeps beside the outbox."""
         self._records.clear()
+        self.progress.clear()
+        self._opted_out.clear()
+        self.opted_out_refused = 0
+
+    @property
+    def sid(self) -> str:
+        """The account's own name."""
+        return self._account
+
+    def account(self, request: Request) -> int:
+        return self.account_number
+
+    def halved(self, request: Request) -> Request | None:
+        return None
+
+    def inbound(self, order: TwilioInbound) -> None:
+        """A message from somebody to one of the account's senders; STOP and START count."""
+        kind = opt_out_type(order.body)
+        senders = [order.to] + ([order.service] if order.service else [])
+        pairs = {(sender, order.sender) for sender in senders}
+        self._callbacks.inbound(order)
+        if kind == "STOP":
+            self._opted_out |= pairs
+        elif kind == "START":
+            self._opted_out -= pairs
 
     def is_send(self, request: Request) -> bool:
         return request.method == b"POST" and request.path.endswith(b"/Messages.json")
@@ -98,8 +157,20 @@ class TwilioMessages:
         sender = self._checked_from(fields.get(b"From", b""), service)
         text = self._checked_text(fields.get(b"Body", b""))
         send_at = self._checked_options(fields, service)
-        plan = Plan(sender or None, send_at) if service else NO_PLAN
-        resource = self._records.take(to, text, sender=service or sender, plan=plan)
+        named = service or sender
+        if self._opted_out and (named, to) in self._opted_out:
+            self.opted_out_refused += 1
+            raise Refused(21610)
+        validity = fields.get(b"ValidityPeriod")
+        plan = NO_PLAN
+        if service or (validity and self._behaviour.twilio_sender_rates):
+            plan = Plan(sender if service and sender else None, send_at, int(validity or 36_000))
+        seq = self._records.take(to, text, sender=named, plan=plan)
+        callback = fields.get(b"StatusCallback")
+        url = _decoded(callback) if callback else self._regimes.current.url
+        if url is not None:
+            self._callbacks.expect(seq, url)
+        resource = self._records.resource(seq, text)
         return reply(201, resource, _JSON, headers=b"Twilio-Concurrent-Requests: 1\r\n")
 
     def _checked_to(self, raw: bytes) -> str:
@@ -176,7 +247,7 @@ class TwilioMessages:
         if request.method == b"POST":
             if request.form().get("Status") != "canceled":
                 raise Refused(20001)
-            self._records.cancel(seq)
+            self.progress.cancel(seq)
         elif request.method != b"GET":
             raise Refused(20004)
         return reply(200, self._records.resource(seq), _JSON)
@@ -198,6 +269,13 @@ class TwilioMessages:
         return reply(200, orjson.dumps(account), _JSON)
 
 
+def _account(config: SandboxConfig, number: int) -> tuple[str, str]:
+    """SID and token of an account by its number."""
+    if number == 1:
+        return config.twilio_account_sid, config.twilio_auth_token
+    return config.twilio_account_sid_2, config.twilio_auth_token_2
+
+
 def _basic(user: str, password: str) -> bytes:
     return b"Basic " + base64.b64encode(f"{user}:{password}".encode())
 
@@ -212,7 +290,7 @@ def _fields(body: bytes) -> dict[bytes, bytes]:
 
 
 def _decoded(raw: bytes) -> str:
-    return unquote_plus(raw.decode("latin-1"))
+    return unquote_plus(raw.decode("latin-1")) if raw else ""
 
 
 def _is_callback(url: str) -> bool:

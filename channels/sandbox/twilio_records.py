@@ -13,9 +13,10 @@ from urllib.parse import urlencode
 
 import orjson
 
-from channels.sandbox.config import Provider, SandboxConfig
+from channels.sandbox.config import Behaviour, Provider
 from channels.sandbox.outbox import Outbox
 from channels.sandbox.twilio_errors import Refused
+from channels.sandbox.twilio_progress import Progress
 from channels.text import sms_measure
 
 SERVICE = re.compile(r"MG[0-9a-f]{32}")
@@ -27,13 +28,23 @@ _REMEMBERED = 4096
 # In the provider's own order of fields; filled with ready-made JSON pieces.
 _RESOURCE = (
     b'{"body": %b, "num_segments": "%d", "direction": "outbound-api", "from": %b, '
-    b'"date_updated": %b, "price": null, "error_message": null, '
+    b'"date_updated": %b, "price": null, "error_message": %b, '
     b'"uri": "/2010-04-01/Accounts/%b/Messages/%b.json", "account_sid": "%b", '
     b'"num_media": "0", "to": %b, "date_created": %b, "status": "%b", "sid": "%b", '
-    b'"date_sent": %b, "messaging_service_sid": %b, "error_code": null, "price_unit": "USD", '
+    b'"date_sent": %b, "messaging_service_sid": %b, "error_code": %b, "price_unit": "USD", '
     b'"api_version": "2010-04-01", "subresource_uris": '
     b'{"media": "/2010-04-01/Accounts/%b/Messages/%b/Media.json"}}'
 )
+
+# https://www.twilio.com/docs/api/errors
+_WORDS = {
+    30003: b'"Unreachable destination handset"',
+    30005: b'"Unknown destination handset"',
+    30006: b'"Landline or unreachable carrier"',
+    30007: b'"Message filtered"',
+    30008: b'"Unknown error"',
+    30036: b'"Validity Period Expired"',
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +58,11 @@ class MessageText:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a message sent through a Messaging Service adds to its outbox entry."""
+    """What a message adds to its outbox entry: the service's pinned sender, when it leaves."""
 
     sender: str | None = None
     send_at: float | None = None
+    validity: int | None = None
 
 
 NO_PLAN = Plan()
@@ -59,39 +71,55 @@ NO_PLAN = Plan()
 class TwilioRecords:
     """The messages of one account.
 
-    A message goes from queued (accepted through a Messaging Service) to sent to delivered
-    by the clock, looked at only when it is read. The sid holds the outbox's seq.
+    The sid holds the outbox's seq. By its sid a message is there at once, in a list only
+    after the list's lag.
     """
 
-    def __init__(self, config: SandboxConfig, outbox: Outbox, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        account_sid: str,
+        account: int,
+        *,
+        outbox: Outbox,
+        progress: Progress,
+        behaviour: Behaviour,
+        clock: Callable[[], float],
+    ) -> None:
         self._outbox = outbox
+        self._progress = progress
+        self._behaviour = behaviour
         self._clock = clock
-        self._sent_after = config.twilio_sent_after
-        self._delivered_after = config.twilio_delivered_after
-        self._sid = config.twilio_account_sid.encode()
-        self._messages_path = f"/2010-04-01/Accounts/{config.twilio_account_sid}/Messages.json"
+        self._account = account
+        self._sid = account_sid.encode()
+        self._messages_path = f"/2010-04-01/Accounts/{account_sid}/Messages.json"
         self._run = f"SM{secrets.token_hex(8)}"
         self.clear()
 
     def clear(self) -> None:
         """Forgets what it keeps beside the outbox."""
-        self._plans: dict[int, Plan] = {}
-        self._canceled: dict[int, float] = {}
+        self._pinned: dict[int, str] = {}
 
-    def take(self, to: str, text: MessageText, *, sender: str, plan: Plan) -> bytes:
-        """Puts a message into the outbox and returns its resource."""
+    def take(self, to: str, text: MessageText, *, sender: str, plan: Plan) -> int:
+        """Puts a message into the outbox and its sender's queue; returns its seq."""
+        turn = None
+        if self._behaviour.twilio_sender_rates and plan.send_at is None:
+            turn = self._progress.turn(sender, text.segments)
         seq = self._outbox.next_seq
-        sid = f"{self._run}{seq:016x}"
-        self._outbox.add(Provider.TWILIO, to, text.text, ref=sid, sender=sender)
-        if plan is not NO_PLAN:
-            self._plans[seq] = plan
-        return self.resource(seq, text)
-
-    def cancel(self, seq: int) -> None:
-        """Cancels a scheduled message; any other is refused (30409)."""
-        if self._status(seq, self._clock())[0] != b"scheduled":
-            raise Refused(30409)
-        self._canceled[seq] = self._clock()
+        self._outbox.add(
+            Provider.TWILIO,
+            to,
+            text.text,
+            ref=f"{self._run}{seq:016x}",
+            sender=sender,
+            account=self._account,
+        )
+        if plan.send_at is not None:
+            self._progress.begin(seq, plan.send_at, scheduled=True)
+        elif turn is not None:
+            self._progress.begin(seq, turn, validity=plan.validity)
+        if plan.sender is not None:
+            self._pinned[seq] = plan.sender
+        return seq
 
     def seq_of(self, sid: str) -> int | None:
         """The outbox's seq of a sid; None when there is no such message."""
@@ -101,6 +129,7 @@ class TwilioRecords:
             seq = int(sid[len(self._run) :], 16)
         except ValueError:
             return None
+        # `run` is this account's own, so that no other account's message is found.
         known = self._outbox.holds(Provider.TWILIO, seq) and self._outbox.ref(seq) == sid
         return seq if known else None
 
@@ -150,44 +179,31 @@ class TwilioRecords:
             seqs: Iterator[int] = reversed(self._outbox.to(Provider.TWILIO, params["To"]))
         else:
             seqs = self._outbox.newest_first(Provider.TWILIO, before)
+        shown = now - self._behaviour.twilio_list_lag
         for seq in seqs:
+            if self._outbox.at(seq) > shown or self._outbox.account(seq) != self._account:
+                continue
             if before is not None and seq >= before:
                 continue
             if wanted_from is not None and self._from(seq, now) != wanted_from:
                 continue
             if bounds is not None:
-                sent = self._status(seq, now)[1]
+                sent = self._progress.status(seq, now).sent
                 if sent is None or not bounds[0] <= sent < bounds[1]:
                     continue
             yield seq
 
     # --- the resource --------------------------------------------------------------------
 
-    def _status(self, seq: int, now: float) -> tuple[bytes, float | None]:
-        """(status, time it left) at `now`."""
-        if seq in self._canceled:
-            return b"canceled", None
-        plan = self._plans.get(seq)
-        start = self._outbox.at(seq)
-        if plan is not None and plan.send_at is not None:
-            if now < plan.send_at:
-                return b"scheduled", None
-            start = plan.send_at
-        if now >= start + self._delivered_after:
-            return b"delivered", start + self._sent_after
-        if now >= start + self._sent_after:
-            return b"sent", start + self._sent_after
-        return (b"accepted" if self._outbox.sender(seq).startswith("MG") else b"queued"), None
-
     def _from(self, seq: int, now: float) -> str | None:
         """The number it goes out from; through a service none is known until it is sent."""
         sender = self._outbox.sender(seq)
         if not SERVICE.fullmatch(sender):
             return sender
-        plan = self._plans.get(seq)
-        if plan is not None and plan.sender is not None:
-            return plan.sender
-        return _POOL_NUMBER if self._status(seq, now)[1] is not None else None
+        pinned = self._pinned.get(seq)
+        if pinned is not None:
+            return pinned
+        return _POOL_NUMBER if self._progress.status(seq, now).sent is not None else None
 
     def resource(self, seq: int, text: MessageText | None = None) -> bytes:
         """The message as JSON at this moment."""
@@ -196,18 +212,19 @@ class TwilioRecords:
         if text is None:
             body = outbox.texts(seq)["text"]
             text = MessageText(body, orjson.dumps(body), sms_measure(body).segments)
-        status, sent = self._status(seq, now)
+        status, sent, updated, code = self._progress.status(seq, now)
         sender = outbox.sender(seq)
         service = sender if sender.startswith("MG") and SERVICE.fullmatch(sender) else None
         unsent_service = service is not None and sent is None
         created = outbox.at(seq)
-        updated = self._canceled.get(seq) or sent or created
+        updated = updated or created
         account, sid = self._sid, outbox.ref(seq).encode()
         return _RESOURCE % (
             text.json,
             0 if unsent_service else text.segments,
             orjson.dumps(self._from(seq, now) if service else sender),
             _date(int(updated)),
+            b"null" if code is None else _WORDS.get(code, b"null"),
             account,
             sid,
             account,
@@ -217,6 +234,7 @@ class TwilioRecords:
             sid,
             b"null" if sent is None else _date(int(sent)),
             b"null" if service is None else b'"%b"' % service.encode(),
+            b"null" if code is None else b"%d" % code,
             account,
             sid,
         )

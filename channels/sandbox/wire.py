@@ -13,12 +13,13 @@ from typing import cast
 
 import httptools
 
-from channels.sandbox.answers import Answer, Cut, Late, Request, Stream, reply, with_header
+from channels.sandbox.answers import Answer, Cut, Dribble, Late, Request, Stream, reply, with_header
 
 MAX_BODY = 30 * 1024 * 1024  # SendGrid's limit for a whole request, the largest of them
 _BAD_REQUEST = with_header(reply(400, b"Bad Request", b"text/plain"), b"Connection: close")
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s, so that closing sends RST
 _HIGH_WATER = 1 << 20
+_PIECES = 20  # of an answer that dribbles in
 
 
 class Connection(asyncio.Protocol):
@@ -147,12 +148,15 @@ class Connection(asyncio.Protocol):
             self._transport.write(with_header(data, b"Connection: close"))
             self._transport.close()
 
-    async def _answer_slowly(self, answer: Late | Cut | Stream, keep_alive: bool) -> None:
+    async def _answer_slowly(self, answer: Late | Cut | Dribble | Stream, keep_alive: bool) -> None:
         if isinstance(answer, Stream):
             await self._write_stream(answer, keep_alive)
         elif isinstance(answer, Cut):
             await asyncio.sleep(answer.seconds)
             self._reset()
+        elif isinstance(answer, Dribble):
+            await asyncio.sleep(answer.delay)
+            await self._dribble(answer, keep_alive)
         elif answer.data is None:
             # Reading goes on, or nobody would see that the client has given up.
             if self._transport is not None:
@@ -166,6 +170,15 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
             self._advance()
+
+    async def _dribble(self, answer: Dribble, keep_alive: bool) -> None:
+        data = answer.data if keep_alive else with_header(answer.data, b"Connection: close")
+        step = -(-len(data) // _PIECES)
+        for start in range(0, len(data), step):
+            await asyncio.sleep(answer.seconds / _PIECES)
+            self._send(data[start : start + step])
+        if not keep_alive and self._transport is not None:
+            self._transport.close()
 
     async def _write_stream(self, stream: Stream, keep_alive: bool) -> None:
         head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n" % (

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from channels.sandbox.answers import JSON_UTF8, Request, reply
-from channels.sandbox.config import Provider, SandboxConfig
+from channels.sandbox.config import Behaviour, Provider, SandboxConfig
 from channels.sandbox.oauth1 import Secrets, Verifier
 from channels.sandbox.outbox import Outbox
 from channels.sandbox.x_problems import (
@@ -71,7 +71,11 @@ class XPosts:
     provider = Provider.X
 
     def __init__(
-        self, config: SandboxConfig, outbox: Outbox, clock: Callable[[], float] = time.time
+        self,
+        config: SandboxConfig,
+        outbox: Outbox,
+        behaviour: Behaviour,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._outbox = outbox
@@ -83,7 +87,7 @@ class XPosts:
             config.x_access_token_secret,
         )
         self._verifier = Verifier(secrets, clock)
-        self.replies_refused = config.x_replies_refused
+        self._behaviour = behaviour
         self._last_id = 0
         self._window_ends = 0.0
         self._left = config.x_posts_per_window
@@ -98,6 +102,12 @@ class XPosts:
 
     def addresses(self, request: Request) -> list[str]:
         return [self._config.x_username]
+
+    def account(self, request: Request) -> int:
+        return 1
+
+    def halved(self, request: Request) -> Request | None:
+        return None
 
     def refusal(self, status: int, code: int | str | None = None) -> bytes:
         titles = {401: "Unauthorized", 429: "Too Many Requests", 503: "Service Unavailable"}
@@ -194,7 +204,7 @@ class XPosts:
         number = asked.get("in_reply_to_tweet_id") if isinstance(asked, dict) else None
         if not isinstance(number, str) or not number.isdigit() or len(number) > 19:
             raise invalid("$.reply.in_reply_to_tweet_id: is missing but it is required")
-        if self.replies_refused:
+        if self._behaviour.x_replies_refused:
             raise Refused(403, REPLY_RULE)
         parent = self._posts.get(number)
         if parent is None:
@@ -234,10 +244,12 @@ class XPosts:
         oldest, newest = _id(params, "since_id", 0), _id(params, "until_id", 1 << 63)
         newest = min(newest, _id(params, "pagination_token", 1 << 63))
         start, end = _moment(params, "start_time"), _moment(params, "end_time")
+        shown = self._clock() - self._behaviour.x_list_lag
         found = [
             post
             for post in reversed(self._posts.values())
             if oldest < int(post.id) < newest
+            and post.created_at <= shown
             and (start is None or post.created_at >= start)
             and (end is None or post.created_at < end)
         ]

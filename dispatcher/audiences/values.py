@@ -60,11 +60,19 @@ SLOWEST: Mapping[SenderKind, float] = {
     SenderKind.ALPHANUMERIC: 1.0,
     SenderKind.MESSAGING_SERVICE: 1.0,
     SenderKind.MAIL: 1_000.0,
-    # 100 posts per user in 15 minutes: https://docs.x.com/x-api/fundamentals/rate-limits
-    SenderKind.X_ACCOUNT: 100 / 900,
+    # Our own choice: posts are few, and their limit is the longer window below.
+    SenderKind.X_ACCOUNT: 1.0,
     # 600,000 a minute per project, half of it: https://firebase.google.com/docs/cloud-messaging
     SenderKind.APP: 5_000.0,
 }
+
+
+WINDOWS: Mapping[SenderKind, tuple[tuple[float, int], ...]] = {
+    # (seconds, units). 100 posts per user in 15 minutes, 10,000 per app in a day:
+    # https://docs.x.com/x-api/fundamentals/rate-limits
+    SenderKind.X_ACCOUNT: ((900.0, 100), (86_400.0, 10_000)),
+}
+"""Limits over more than a minute, by kind, which hold beside the rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +119,11 @@ class Audience:
     required: Mapping[Phase, frozenset[FactKind]]
     resend_unknown: bool = False
     also_tags: tuple[str, ...] = ()
+
+    @property
+    def falls(self) -> bool:
+        """Whether a recipient whom one step does not reach is told by the next."""
+        return self.reach is Reach.FIRST
 
 
 @dataclass(frozen=True, slots=True)

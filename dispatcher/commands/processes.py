@@ -91,6 +91,10 @@ def api(settings: Settings, *, port: int | None = None) -> None:
         Server(config).run(sockets=[bound])
 
 
+SLOTS = 4
+"""Tasks that a worker has under way at once: few, since rows in doubt after a crash are theirs."""
+
+
 def worker(settings: Settings, queues: Sequence[str]) -> None:
     """Work these queues, the first named first, until SIGTERM.
 
@@ -104,8 +108,8 @@ def worker(settings: Settings, queues: Sequence[str]) -> None:
     tasks.app.Worker(
         hostname=name,
         queues=list(queues),
-        pool_cls="solo",
-        concurrency=1,
+        pool_cls="threads",
+        concurrency=SLOTS,
         quiet=True,
         loglevel=settings.log_level.upper(),
         without_gossip=True,

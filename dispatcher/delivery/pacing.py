@@ -1,135 +1,323 @@
-"""How fast a sender may go, exactly, over all workers.
+"""How fast a sender may go, exactly, over all workers on all machines.
 
-One number per sender stands in Valkey: the moment at which its next unit may leave (GCRA,
-the generic cell rate algorithm). Taking n units is one script, O(1) whatever n is, on the
-server's own clock. What is granted is a row of moments, evenly spaced, at most `ahead`
-seconds from now; the caller starts each request at its moment, so no stretch of a second
-ever holds more than the rate. A wait for a unit is not an attempt, and nobody sleeps for
-it longer than `ahead`: a sender with nothing to grant parks the batch in the ledger.
+A grant is a row of moments, evenly spaced, a second ahead at most, that no other worker has:
+no stretch of a second, wherever it begins, holds more than the rate in the provider's unit.
+Taking n is one script on Valkey's clock whatever n is (`pace_scripts`), and the moments
+arrive on the worker's own clock (`server_clock`). Bulk reaches half as far ahead as urgent,
+so the moments beyond are always urgent's; long windows are budgets of which urgent has a
+tenth to itself, counted from the ledger when Valkey does not know them. Throttling halves a
+sender's rate for everybody, and it recovers within a minute. Without Valkey a worker goes on
+alone with a small share.
 
-Without Valkey a worker goes on alone with a small share of the rate.
+Tried with four workers, judged at the sink, and not used: `limits` and `pyrate-limiter` went
+over the rate, for they say yes now and space nothing, so that every play in time shows;
+`throttled-py` used far less than it, for who is refused waits and loses to the next. Each
+asks for every single unit, and none keeps what is urgent apart.
+
+Must not know what is sent, nor wait for anything but a moment.
 """
 
-from collections.abc import Callable
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Final, cast
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
+
+from dispatcher.delivery import pace_scripts
+from dispatcher.delivery.pace_scripts import BULK_AHEAD, REACH
+from dispatcher.delivery.patience import until_back
+from dispatcher.delivery.server_clock import SHARP, ServerClock
 
 log = structlog.get_logger(__name__)
 
-AHEAD = 1.0
-"""Seconds that a window may reach ahead: so long may an urgent unit wait behind bulk."""
-URGENT_AHEAD = 5.0
-ALONE_SHARE = 0.1
+GUARD: Final = 0.97
+"""Of a sender's rate. What it leaves is the play that starts and answers may have: a second
+that begins with a late arrival still holds no more than the rate."""
+ALONE_SHARE: Final = 0.1
 """Of the rate, for a worker that cannot ask the others."""
+REQUEST_SECONDS: Final = 0.015
+"""Seconds of the rate that one request of many envelopes may hold, so that it, too, fits into
+the play that the guard leaves."""
+READINGS: Final = 5
+"""Looks at the server's clock, at most, before a grant of which it is not sure enough."""
+QUARTERS: Final = 4
 
-# KEYS[1] sender. ARGV: interval (s per envelope), wanted, ahead (s).
-# Answers granted, offset of the first moment from now, wait until something can be granted,
-# and the number as it then stands.
-_TAKE = """
-local t = redis.call('TIME')
-local now = tonumber(t[1]) + tonumber(t[2]) / 1e6
-local interval, wanted, ahead = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local tat = tonumber(redis.call('GET', KEYS[1]) or '0')
-if tat < now then tat = now end
-local granted = math.floor((now + ahead - tat) / interval)
-if granted < 1 and tat <= now then granted = 1 end
-if granted > wanted then granted = wanted end
-if granted < 1 then
-    local wait = tat + interval - ahead - now
-    if tat - now < wait or interval > ahead then wait = tat - now end
-    return {0, '0', string.format('%.6f', math.max(wait, 0.001)), ''}
-end
-local new = tat + granted * interval
-local written = string.format('%.6f', new)
-redis.call('SET', KEYS[1], written, 'PX', math.ceil((new - now) * 1000) + 1000)
-return {granted, string.format('%.6f', tat - now), '0', written}
-"""
+_MARKER: Final = "pace-since"
 
-# Units granted and not used go back, as long as nobody was granted later ones: else what is
-# granted next would fall into moments that are given away already.
-_RETURN = """
-if redis.call('GET', KEYS[1]) ~= ARGV[2] then return 0 end
-redis.call('SET', KEYS[1], string.format('%.6f', tonumber(ARGV[2]) - tonumber(ARGV[1])), 'KEEPTTL')
-return 1
-"""
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """At most `limit` units in any stretch of `seconds` (over a minute: 15 minutes, a day)."""
+
+    seconds: float
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """A sender's pace: `rate` in the provider's unit per second, `units` per envelope."""
+    """A sender's pace: `rate` in the provider's unit per second, `units` per envelope.
+
+    `together` is how many envelopes one request of the adapter can carry at most. `budgets`
+    are the sender's long windows, all of which hold at once.
+    """
 
     sender: str
     rate: float
     units: int = 1
+    together: int = 1
+    budgets: tuple[Budget, ...] = ()
 
     @property
-    def interval(self) -> float:
-        """Seconds between two envelopes."""
-        return self.units / self.rate
+    def lump(self) -> int:
+        """Envelopes that may leave in one request without bending the pace."""
+        return max(1, min(self.together, int(self.rate * REQUEST_SECONDS / self.units)))
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """`count` envelopes may leave, the first `offset` seconds from now, then `interval` apart.
+    """`count` envelopes may leave, at `first` (the worker's monotonic clock, seconds) and then
+    `interval` apart. With `count` 0, nothing can be granted for `wait` seconds.
 
-    With `count` 0, nothing can be granted for `wait` seconds. `until` is the sender's number as
-    this grant left it, empty if it was granted without Valkey.
+    `until` and `at` are Valkey's: what the sender's next moment became, and when it was asked;
+    empty if the grant was made without it.
     """
 
     count: int
-    offset: float = 0.0
+    first: float = 0.0
     interval: float = 0.0
     wait: float = 0.0
     until: str = ""
+    at: str = ""
+
+    def moment(self, n: int) -> float:
+        """When the n-th envelope, counted from 0, may leave."""
+        return self.first + n * self.interval
+
+
+Counted = Callable[[str, float], int]
+"""(sender as in `Pace`, seconds) -> units accepted or under way in the last so many seconds,
+by the ledger. It may block: it is called in a thread, and again while the database is away."""
+
+
+def _nothing_counted(sender: str, seconds: float) -> int:
+    return 0
 
 
 class Pacing:
-    """Grants from one number per sender in Valkey, shared by all workers."""
+    """Grants from one state per sender in Valkey, shared by all workers.
 
-    def __init__(self, redis: Redis, *, monotonic: Callable[[], float]) -> None:
+    `redis` should fail fast, without tries of its own. One object per process and loop.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        counted: Counted = _nothing_counted,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._redis = redis
+        self._counted = counted
         self._monotonic = monotonic
-        self._take = redis.register_script(_TAKE)
-        self._return = redis.register_script(_RETURN)
-        self._alone: dict[str, float] = {}
+        self._clock = ServerClock()
+        self._take = _Script(redis, pace_scripts.TAKE)
+        self._give_back = _Script(redis, pace_scripts.GIVE_BACK)
+        self._throttled = _Script(redis, pace_scripts.THROTTLED)
+        self._ends: dict[str, float] = {}
 
-    async def take(self, pace: Pace, wanted: int, *, urgent: bool = False) -> Grant:
-        """Moments for up to `wanted` envelopes."""
-        ahead = URGENT_AHEAD if urgent else AHEAD
-        try:
-            granted, offset, wait, until = await self._take(
-                keys=[_key(pace)], args=[repr(pace.interval), wanted, ahead]
-            )
-        except (RedisError, OSError) as error:
-            log.warning("pacing.alone", sender_rate=pace.rate, error=type(error).__name__)
-            return self._take_alone(pace, wanted, ahead)
-        return Grant(int(granted), float(offset), pace.interval, float(wait), until.decode())
+    async def prime(self) -> None:
+        """Get over with what a first grant waits for, when a worker starts.
 
-    async def give_back(self, pace: Pace, grant: Grant, count: int) -> None:
-        """Return the last `count` envelopes of a grant, which had nobody to go to.
-
-        They are only taken back if nobody was granted anything after them.
+        A Valkey that remembers nothing grants nothing for a second: others may hold moments.
         """
-        if count < 1 or not grant.until:
-            return
         try:
-            await self._return(keys=[_key(pace)], args=[repr(pace.interval * count), grant.until])
+            await self._ask(Pace("", 1.0), 0, urgent=False, ahead=0.0)
         except (RedisError, OSError):
             return
 
+    async def take(
+        self,
+        pace: Pace,
+        wanted: int,
+        *,
+        urgent: bool = False,
+        patience: float = 0.0,
+        within: float = REACH,
+    ) -> Grant:
+        """Moments for up to `wanted` envelopes, all in the next `within` seconds, or as far as
+        the lane may reach if that is less; waits up to `patience` seconds for any."""
+        ahead = min(within, REACH if urgent else BULK_AHEAD)
+        gives_up = self._monotonic() + patience
+        while True:
+            grant = await self._take_now(pace, wanted, urgent=urgent, ahead=ahead)
+            if grant.count or self._monotonic() + grant.wait > gives_up:
+                return grant
+            # Not longer than the caller allowed: it wants what it has claimed to leave soon.
+            await asyncio.sleep(grant.wait)
+
+    async def give_back(self, pace: Pace, grant: Grant, count: int, *, missed: int = 0) -> None:
+        """Return the last `count` moments of a grant, and the units of `missed` earlier ones.
+
+        Moments are only taken back if nobody was granted anything after them; the units go
+        back to the long windows in any case.
+        """
+        if not grant.until or (count < 1 and not (missed and pace.budgets)):
+            return
+        budgets = [repr(budget.seconds) for budget in pace.budgets]
+        units = (count + missed) * pace.units
+        back = repr(grant.interval * count)
+        try:
+            await self._give_back.surely(
+                _keys(pace), [grant.until, back, units, grant.at, *budgets]
+            )
+        except (RedisError, OSError):
+            return
+        self._ends[pace.sender] = grant.moment(grant.count - count)
+
+    async def throttled(self, pace: Pace, retry_after: float | None = None) -> float:
+        """A provider said too fast: halve the sender's rate, once a second at most.
+
+        Nothing is granted for `retry_after` seconds. Returns the share of its rate that the
+        sender has left, 1.0 if Valkey is away.
+        """
+        try:
+            wish = repr(max(0.0, retry_after or 0.0))
+            (share,) = await self._throttled.surely(_keys(pace)[:1], [wish])
+        except (RedisError, OSError):
+            return 1.0
+        log.warning("pacing.throttled", share=float(share), retry_after=retry_after)
+        return float(share)
+
+    async def _take_now(self, pace: Pace, wanted: int, *, urgent: bool, ahead: float) -> Grant:
+        try:
+            moved = await self._read_clock()
+            answer, jumped = await self._ask(pace, wanted, urgent=urgent, ahead=ahead)
+            if int(answer[0]) < 0:
+                seeds = await self._seeds(pace)
+                answer, jumped = await self._ask(
+                    pace, wanted, urgent=urgent, ahead=ahead, seeds=seeds
+                )
+        except (RedisError, OSError) as error:
+            log.warning("pacing.alone", sender_rate=pace.rate, error=type(error).__name__)
+            return self._take_alone(pace, wanted, ahead)
+        count, at, first, interval, wait, until = answer
+        grant = Grant(
+            max(0, int(count)),
+            self._clock.own(float(first)),
+            float(interval),
+            float(wait) or pace_scripts.CUT_EVERY,
+            until.decode(),
+            at.decode(),
+        )
+        if moved or jumped:
+            # Moments counted from the clock as it was are still to come: they pass first.
+            log.warning("pacing.clock_jumped")
+            await self.give_back(pace, grant, grant.count)
+            return Grant(0, wait=REACH)
+        if grant.count:
+            self._ends[pace.sender] = grant.moment(grant.count)
+        return grant
+
+    async def _ask(
+        self,
+        pace: Pace,
+        wanted: int,
+        *,
+        urgent: bool,
+        ahead: float,
+        seeds: Sequence[Sequence[int]] = (),
+    ) -> tuple[list[Any], bool]:
+        """The script's answer, and whether the server's clock has jumped since the last one."""
+        keys = _keys(pace)
+        args: list[str | int] = [
+            repr(pace.rate * GUARD),
+            pace.units,
+            wanted,
+            min(wanted, pace.lump),
+            int(urgent),
+            0,
+            repr(ahead),
+        ]
+        for n, budget in enumerate(pace.budgets):
+            args += [repr(budget.seconds), budget.limit]
+            args += seeds[n] if seeds else [-1] * QUARTERS
+        asked = self._monotonic()
+        try:
+            answer = await self._take([keys[0], _MARKER, *keys[1:]], args)
+        except NoScriptError:
+            # This Valkey has just started, maybe from a file that lacks the last second.
+            await self._take.load()
+            args[5] = 1
+            asked = self._monotonic()
+            answer = await self._take([keys[0], _MARKER, *keys[1:]], args)
+        jumped = self._clock.saw(float(answer[1]), asked=asked, answered=self._monotonic())
+        return answer, jumped
+
+    async def _read_clock(self) -> bool:
+        """Know the server's clock well enough; True if it has jumped."""
+        jumped = False
+        for _ in range(READINGS):
+            asked = self._monotonic()
+            if self._clock.width(asked) <= SHARP:
+                break
+            seconds, micros = await self._redis.time()
+            server = seconds + micros / 1e6
+            jumped |= self._clock.saw(server, asked=asked, answered=self._monotonic())
+        return jumped
+
+    async def _seeds(self, pace: Pace) -> list[list[int]]:
+        """For each long window what the ledger counts in each of its quarters, newest first."""
+        seeds = []
+        for budget in pace.budgets:
+            spans = [budget.seconds * (n + 1) / QUARTERS for n in range(QUARTERS)]
+            sums = [await until_back(self._counted, pace.sender, span) for span in spans]
+            seeds.append(
+                [max(0, more - less) for less, more in zip([0, *sums], sums, strict=False)]
+            )
+        return seeds
+
     def _take_alone(self, pace: Pace, wanted: int, ahead: float) -> Grant:
+        """A share of the slowest of the sender's windows, by this worker's own clock."""
         now = self._monotonic()
-        interval = pace.interval / ALONE_SHARE
-        tat = max(self._alone.get(pace.sender, 0.0), now)
-        granted = min(wanted, max(int((now + ahead - tat) / interval), 1 if tat <= now else 0))
-        if granted < 1:
-            return Grant(0, wait=max(tat - now, 0.001))
-        self._alone[pace.sender] = tat + granted * interval
-        return Grant(granted, tat - now, interval)
+        rates = [pace.rate, *(budget.limit / budget.seconds for budget in pace.budgets)]
+        interval = pace.units / (min(rates) * ALONE_SHARE)
+        first = max(self._ends.get(pace.sender, 0.0), now)
+        count = min(wanted, int((now + ahead - first) // interval) + 1)
+        if count < 1:
+            return Grant(0, wait=max(first - now - ahead, 0.001))
+        self._ends[pace.sender] = first + count * interval
+        return Grant(count, first, interval)
 
 
-def _key(pace: Pace) -> str:
-    return f"pace:{pace.sender}"
+class _Script:
+    """A script that this process has not yet seen missing: asked for by its digest alone."""
+
+    def __init__(self, redis: Redis, body: str) -> None:
+        self._redis = redis
+        self._body = pace_scripts.CLOCK + body
+        self._digest = hashlib.sha1(self._body.encode(), usedforsecurity=False).hexdigest()
+
+    async def __call__(self, keys: Sequence[str], args: Sequence[str | int]) -> list[Any]:
+        asked = self._redis.evalsha(self._digest, len(keys), *keys, *map(str, args))
+        return cast(list[Any], await asked)
+
+    async def surely(self, keys: Sequence[str], args: Sequence[str | int]) -> list[Any]:
+        """As a call, also where the script is not known yet."""
+        try:
+            return await self(keys, args)
+        except NoScriptError:
+            await self.load()
+            return await self(keys, args)
+
+    async def load(self) -> None:
+        await self._redis.script_load(self._body)
+
+
+def _keys(pace: Pace) -> list[str]:
+    own = f"pace:{pace.sender}"
+    return [own, *(f"{own}:{budget.seconds:g}" for budget in pace.budgets)]

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import structlog
 
-from dispatcher.ledger.connection import LedgerAway
+from dispatcher.ledger.connection import LedgerAway, LedgerFull
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -20,6 +20,7 @@ async def until_back(call: Callable[..., T], *args: object) -> T:
     while True:
         try:
             return await asyncio.to_thread(call, *args)
-        except LedgerAway:
-            log.warning("ledger.away")
+        except LedgerAway as away:
+            alarm = log.error if isinstance(away, LedgerFull) else log.warning
+            alarm("ledger.full" if isinstance(away, LedgerFull) else "ledger.away")
             await asyncio.sleep(DATABASE_RETRY)

@@ -2,16 +2,19 @@
 
 Runs once a second from beat; two at once do no harm. It plans what was released and not
 planned, buries dead leases (rows in doubt become *unknown*), expires what is too late,
-and names due batches to their lanes, so that a flushed broker loses nothing.
+does what other parts want done each second (`chores`), names due batches to their lanes
+and the adapters whose rows in doubt may be asked about, so that a flushed broker loses
+nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 
-from dispatcher.ledger import batches, due, idempotency, stops, updates
-from dispatcher.ledger.connection import Ledger
+from dispatcher.delivery.errors import where
+from dispatcher.ledger import batches, doubts, due, idempotency, stops, updates
+from dispatcher.ledger.connection import Ledger, LedgerAway
 from dispatcher.planning import LANE_ORDER
 
 log = structlog.get_logger(__name__)
@@ -23,6 +26,8 @@ QUIET_WHEN_EMPTY = 2.0
 MOST = 500
 """Batches named per lane and sweep: the rest is named by the next."""
 HOUSEKEEPING = 3_600
+ASK_QUIET = 5.0
+"""Seconds after which an adapter with rows in doubt is named again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,9 @@ class Sweep:
 
 
 class Recovery:
-    """Sweeps. `plan` and `send` name work; `depth` is a queue's length or None if unknown."""
+    """Sweeps. `plan`, `send` and `ask` name work; `depth` is a queue's length or None if
+    unknown; `settle` is how many seconds rows of an adapter must be in doubt before it is
+    asked; `chores` are done by each sweep, and cost next to nothing where nothing is to do."""
 
     def __init__(
         self,
@@ -46,12 +53,19 @@ class Recovery:
         send: Callable[[Sequence[tuple[int, str]]], object],
         depth: Callable[[str], int | None],
         monotonic: Callable[[], float],
+        ask: Callable[[str], object] = lambda adapter: None,
+        settle: Mapping[str, float] | None = None,
+        chores: Sequence[Callable[[], object]] = (),
     ) -> None:
         self._ledger = ledger
         self._plan = plan
         self._send = send
         self._depth = depth
         self._monotonic = monotonic
+        self._ask = ask
+        self._settle = settle or {}
+        self._chores = tuple(chores)
+        self._asked: dict[str, float] = {}
         self._kept_house: float | None = None
 
     def sweep(self) -> Sweep:
@@ -67,7 +81,11 @@ class Recovery:
         for update_id in late:
             with self._ledger.transaction() as work:
                 expired += stops.expire(work.conn, update_id)
+        for chore in self._chores:
+            self._do(chore)
         named = sum(self._name(lane) for lane in LANE_ORDER)
+        self._ask_about_doubts()
+        self._align()
         self._keep_house()
         found = Sweep(len(unplanned), named, in_doubt, expired)
         if unplanned or named or in_doubt or expired:
@@ -75,6 +93,34 @@ class Recovery:
                 "sweep", planned=found.planned, named=named, in_doubt=in_doubt, expired=expired
             )
         return found
+
+    def _do(self, chore: Callable[[], object]) -> None:
+        """One chore; what it fails at must not keep the others from being done."""
+        try:
+            chore()
+        except LedgerAway:
+            raise
+        except Exception as error:
+            log.error("chore.failed", errors=where(error))  # noqa: TRY400
+
+    def _align(self) -> None:
+        """Rows of batches that were stopped or resumed follow, in small transactions."""
+        while True:
+            with self._ledger.transaction() as work:
+                aligned = stops.align(work.conn)
+            if aligned.queued:
+                self._send(aligned.queued)
+            if not aligned.batches:
+                return
+
+    def _ask_about_doubts(self) -> None:
+        with self._ledger.read() as conn:
+            due_now = doubts.due_adapters(conn, self._settle)
+        now = self._monotonic()
+        for adapter in due_now:
+            if now - self._asked.get(adapter, now - ASK_QUIET) >= ASK_QUIET:
+                self._asked[adapter] = now
+                self._ask(adapter)
 
     def _bury(self, lease: due.DeadLease) -> int:
         with self._ledger.transaction() as work:

@@ -7,17 +7,37 @@ never come here.
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Seconds of the first and the longest bound, and how many tries there are in all."""
+    """Seconds of the first and the longest bound, and how many tries there are in all.
+
+    The default goes on for an hour and a half on average: a provider that throttles for ten
+    minutes loses nobody, and what is too late by then has expired or been superseded.
+    """
 
     first: float = 1.0
     longest: float = 300.0
-    tries: int = 10
+    tries: int = 40
+
+
+DEFAULT = RetryPolicy()
+POLICIES: Mapping[str, RetryPolicy] = {
+    # Few posts to one account whose windows last 15 minutes
+    # (https://docs.x.com/x-api/fundamentals/rate-limits): no hurry, and no flood.
+    "x_social": RetryPolicy(first=5.0, longest=900.0, tries=20),
+    # Our own store: it is away for seconds, or the whole ledger is.
+    "inbox_push": RetryPolicy(first=0.5, longest=30.0, tries=200),
+}
+
+
+def policy_of(adapter: str) -> RetryPolicy:
+    """The policy of an adapter, or of a further account of it (`name#account`)."""
+    return POLICIES.get(adapter.partition("#")[0], DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)

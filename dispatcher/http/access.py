@@ -13,12 +13,13 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dispatcher.http.health import Metrics
+from dispatcher.http.metrics import Metrics
 from dispatcher.http.problems import answer
 
 log = structlog.get_logger(__name__)
 
-_QUIET = frozenset({"/healthz", "/metrics"})
+_QUIET = frozenset({"/healthz", "/metrics", "/v1/receipts/{adapter}"})
+"""Routes without a line of their own: asked all the time, or thousands of times a second."""
 _NAMED = ("incident", "update")
 
 

@@ -7,21 +7,25 @@ from fastapi import FastAPI
 from starlette.types import Lifespan
 
 from dispatcher.http import (
+    deliveries,
     directory,
     health,
     imports,
     inbox,
     incidents,
+    metrics,
     pages,
     previews,
     problems,
+    receipts,
     updates,
 )
 from dispatcher.http.access import Access
 from dispatcher.http.events import ProgressFeed
-from dispatcher.http.health import Metrics
 from dispatcher.http.inbox import InboxFeed
+from dispatcher.http.metrics import Metrics
 from dispatcher.http.streams import POLL_SECONDS
+from dispatcher.http.watching import Known
 from dispatcher.wiring import Services
 
 DESCRIPTION = (
@@ -36,6 +40,7 @@ _TAGS = [
     {"name": "updates", "description": "What goes out, and how far it has got."},
     {"name": "recipients", "description": "Who can be told, and who must not be."},
     {"name": "inbox", "description": "In-app messages, as a person's app sees them."},
+    {"name": "receipts", "description": "What providers say later."},
     {"name": "health", "description": "Whether it works."},
 ]
 _PROBLEM: dict[int | str, dict[str, Any]] = {
@@ -55,6 +60,7 @@ class Api(FastAPI):
         if fresh:
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             schemas["Problem"] = problems.SCHEMA
+            document["paths"][receipts.PATH] = receipts.DOCUMENT
         return document
 
 
@@ -77,11 +83,31 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.services = services
-    app.state.metrics = Metrics()
+    app.state.metrics = Metrics(services)
+    app.state.known_keys = Known()
     app.state.progress_feed = ProgressFeed(services, interval=poll_seconds)
     app.state.inbox_feed = InboxFeed(services.ledger, interval=poll_seconds)
     app.state.imports = CapacityLimiter(imports.MAX_IMPORTS)
-    for part in (incidents, previews, updates, imports, directory, inbox, health, pages):
+    called = receipts.Receipts(
+        services.adapters,
+        services.intake.write,
+        public_url=services.settings.public_url,
+        registry=app.state.metrics.registry,
+    )
+    app.router.routes.insert(0, called.route())
+    app.state.metrics.ledger.register(receipts.Figures(services.ledger))
+    for part in (
+        incidents,
+        previews,
+        updates,
+        deliveries,
+        imports,
+        directory,
+        inbox,
+        health,
+        metrics,
+        pages,
+    ):
         app.include_router(part.router)
     problems.install(app)
     app.add_middleware(Access, metrics=app.state.metrics)

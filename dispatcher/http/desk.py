@@ -22,7 +22,7 @@ from dispatcher.wiring import Services
 
 REPLAYED = {"Idempotent-Replayed": "true"}
 
-_bearer = HTTPBearer(
+bearer = HTTPBearer(
     auto_error=False,
     scheme_name="key",
     description="A key from `dispatcher keys create`: `Authorization: Bearer od_…`.",
@@ -43,7 +43,7 @@ def holding(*scopes: Scope) -> Callable[..., Actor]:
 
     def actor(
         services: Desk,
-        found: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+        found: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     ) -> Actor:
         if found is None:
             raise _unauthorised("Send a key as `Authorization: Bearer …`.", code="")

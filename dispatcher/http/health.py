@@ -1,55 +1,37 @@
-"""Whether this process lives, whether it can do its work, and its figures.
+"""Whether this process lives, and whether it can do its work. Figures are in `metrics`."""
 
-Metrics are counted by route and status; no label holds an id, an address or a key.
-"""
+from dataclasses import asdict
+from datetime import datetime
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, Histogram
-from prometheus_client import generate_latest as rendered
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from dispatcher.broker import QUEUES
-from dispatcher.http.desk import Desk, holding
-from dispatcher.ledger.connection import LedgerAway, SchemaTooOld
-from dispatcher.security.rights import Actor, Scope
+from dispatcher.http.desk import Desk
+from dispatcher.http.watching import Watcher
+from dispatcher.ledger import breakers
+from dispatcher.ledger.connection import LedgerAway, LedgerFull, SchemaTooOld
+from dispatcher.wiring import Services
 
 router = APIRouter(tags=["health"])
-
-_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-
-
-class Metrics:
-    """One app's figures, in a registry of its own."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Histogram(
-            "dispatcher_http_request_seconds",
-            "Time to the end of an answer, by route. Streams are not among them.",
-            ["method", "route", "status"],
-            buckets=_BUCKETS,
-            registry=self.registry,
-        )
-        self.queues = Gauge(
-            "dispatcher_queue_messages",
-            "Tasks waiting in a queue of the broker.",
-            ["queue"],
-            registry=self.registry,
-        )
-        self.watchers = Gauge(
-            "dispatcher_stream_watchers",
-            "Open event streams.",
-            ["stream"],
-            registry=self.registry,
-        )
 
 
 class Alive(BaseModel):
     """The process answers."""
 
     status: str = "ok"
+
+
+class BreakerShown(BaseModel):
+    """Nothing goes out by this adapter and sender until a probe works."""
+
+    adapter: str
+    sender: str = Field(description="Empty: every sender of the adapter.")
+    reason: str
+    detail: str
+    opened_at: datetime
+    probe_at: datetime
+    probes: int = Field(description="How often it was tried in vain.")
 
 
 class Ready(BaseModel):
@@ -60,6 +42,10 @@ class Ready(BaseModel):
     database: bool
     db_schema: bool = Field(serialization_alias="schema")
     broker: bool
+    reasons: list[str] = Field(
+        description="Why not: `disk full`, `database away`, `schema too old`, `broker away`."
+    )
+    breakers: list[BreakerShown] = Field(description="Open ones; their deliveries wait, or move.")
 
 
 @router.get("/healthz")
@@ -69,39 +55,44 @@ async def healthz() -> Alive:
 
 
 @router.get("/readyz", response_model=Ready, responses={503: {"model": Ready}})
-def readyz(
-    services: Desk, actor: Annotated[Actor, Depends(holding(Scope.READ))], response: Response
-) -> Ready:
-    """Whether database, schema and broker are there; 503 if one is not."""
-    database = schema = True
+def readyz(services: Desk, away: Watcher, response: Response) -> Ready:
+    """Whether what this process needs is there; 503 with the reasons if something is not.
+
+    A key that was good stays so here while the database is away.
+    """
+    reasons: list[str] = []
+    found: list[BreakerShown] = []
+    schema = True
     try:
+        if away is not None:
+            raise away
         services.ledger.check_schema()
-    except LedgerAway:
-        database = schema = False
+        found = _breakers(services)
+        services.ledger.check_room()
+    except LedgerAway as error:
+        away = error
+        reasons.append("disk full" if isinstance(error, LedgerFull) else "database away")
     except SchemaTooOld:
         schema = False
+        reasons.append("schema too old")
+    database = away is None or isinstance(away, LedgerFull)
     broker = services.broker.depth(QUEUES[0]) is not None
-    ready = database and schema and broker
-    if not ready:
+    if not broker:
+        reasons.append("broker away")
+    if reasons:
         response.status_code = 503
         response.headers["Retry-After"] = "5"
     return Ready(
-        ready=ready, mode=services.mode, database=database, db_schema=schema, broker=broker
+        ready=not reasons,
+        mode=services.mode,
+        database=database,
+        db_schema=database and schema,
+        broker=broker,
+        reasons=reasons,
+        breakers=found,
     )
 
 
-@router.get("/metrics", response_class=Response)
-def metrics(
-    request: Request, services: Desk, actor: Annotated[Actor, Depends(holding(Scope.READ))]
-) -> Response:
-    """Figures for Prometheus."""
-    figures: Metrics = request.app.state.metrics
-    for queue in QUEUES:
-        depth = services.broker.depth(queue)
-        if depth is None:
-            break  # one wait for a broker that is away is enough
-        figures.queues.labels(queue).set(depth)
-    state = request.app.state
-    figures.watchers.labels("progress").set(len(state.progress_feed.feed))
-    figures.watchers.labels("inbox").set(len(state.inbox_feed.feed))
-    return Response(rendered(figures.registry), media_type=CONTENT_TYPE_LATEST)
+def _breakers(services: Services) -> list[BreakerShown]:
+    with services.ledger.read() as conn:
+        return [BreakerShown(**asdict(breaker)) for breaker in breakers.open_now(conn)]

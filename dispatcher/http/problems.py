@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
+import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -17,18 +18,21 @@ from starlette.requests import ClientDisconnect
 from dispatcher.acts import Conflict, Invalid, NotFound, Refused
 from dispatcher.contacts import ContactError
 from dispatcher.http.reasons import errors_of, invalid_json
-from dispatcher.ledger.connection import LedgerAway
+from dispatcher.ledger.connection import LedgerAway, LedgerFull
 from dispatcher.ledger.idempotency import KeyReused, StillRunning
 from dispatcher.ledger.recipients import ImportBusy
 from dispatcher.recipient_files import FileRefused
 from dispatcher.recipients import RecipientInvalid
 from dispatcher.security.rights import NotAllowed
 
+log = structlog.get_logger(__name__)
+
 MEDIA_TYPE = "application/problem+json"
 
 KINDS: Mapping[str, tuple[int, str]] = {
     "bad-request": (400, "The request cannot be read"),
     "invalid-json": (400, "The body is not JSON"),
+    "not-believed": (403, "The sender cannot be believed"),
     "unauthorised": (401, "A valid key is needed"),
     "not-allowed": (403, "The key may not do this"),
     "not-found": (404, "There is no such thing"),
@@ -44,6 +48,9 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "refused": (422, "The messages have errors"),
     "internal": (500, "Something went wrong on our side"),
     "database-away": (503, "The database cannot be reached"),
+    "disk-full": (503, "The database has no room"),
+    "not-configured": (503, "This is not configured here"),
+    "overloaded": (503, "Too much waits at once"),
 }
 """Every kind of problem with its status and title. A conflict's own code stands for `conflict`."""
 
@@ -177,8 +184,12 @@ def _file(error: FileRefused) -> Response:
 
 
 def _away(error: LedgerAway) -> Response:
-    detail = "The database cannot be reached now. Nothing was stored; try again."
-    return answer("database-away", detail, headers={"Retry-After": "5"})
+    kind, why = "database-away", "cannot be reached now"
+    if isinstance(error, LedgerFull):
+        log.error("ledger.full")
+        kind, why = "disk-full", "has no room left on its disk"
+    detail = f"The database {why}. Nothing was stored; try again."
+    return answer(kind, detail, headers={"Retry-After": "5"})
 
 
 def _running(error: StillRunning) -> Response:

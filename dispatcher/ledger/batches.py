@@ -14,8 +14,10 @@ from typing import Any
 from psycopg.rows import class_row
 
 from channels.contract import Message
+from dispatcher.ledger import breakers
 from dispatcher.ledger.connection import Connection
-from dispatcher.ledger.counting import State, counters
+from dispatcher.ledger.counting import DOUBTED, State, counters
+from dispatcher.ledger.superseding import told_since
 from dispatcher.ledger.updates import message_from
 
 
@@ -34,6 +36,7 @@ class Lease:
     message: Message
     pending: int
     probing: bool = False
+    repeatable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +56,17 @@ class Record:
     delay: float = 0.0
     tried: bool = True
 
+    @property
+    def plain(self) -> bool:
+        """Whether an acceptance says nothing but its ref."""
+        return self.outcome == "accepted" and self.reason == "ok" and not self.detail
+
 
 _LEASE = """
 UPDATE batch b SET lease_owner = %(owner)s, lease_epoch = b.lease_epoch + 1,
     lease_until = now() + make_interval(secs => %(seconds)s)
 FROM release r, incident_update u, incident i, message m
-WHERE b.id = %(batch)s AND b.open AND b.due_at <= now()
+WHERE b.id = %(batch)s AND b.open AND NOT b.halted AND b.due_at <= now()
     AND (b.lease_until IS NULL OR b.lease_until <= now())
     AND r.update_id = b.update_id AND r.audience = b.audience AND r.state = 'released'
     AND u.id = b.update_id AND i.id = u.incident_id AND m.id = b.message_id
@@ -75,7 +83,8 @@ def lease(conn: Connection, batch_id: int, *, owner: str, seconds: float) -> Lea
     """Take the batch if it is due, free, released and neither paused nor expired; call
     inside a transaction.
 
-    A dead predecessor's rows in doubt become *unknown* here.
+    A dead predecessor's rows in doubt become *unknown* here. While the breaker of its adapter
+    and sender is open, one batch at a time is leased to probe it.
     """
     cursor = conn.execute(_LEASE, {"batch": batch_id, "owner": owner, "seconds": seconds})
     found = cursor.fetchone()
@@ -85,6 +94,10 @@ def lease(conn: Connection, batch_id: int, *, owner: str, seconds: float) -> Lea
     row = dict(zip((column.name for column in cursor.description), found, strict=True))
     if row["sending"]:
         abandon(conn, batch_id, update_id=row["update_id"])
+    if row["probing"] and not breakers.take_probe(
+        conn, adapter=row["adapter"], sender=row["sender"], batch_id=batch_id
+    ):
+        return None
     return Lease(
         batch_id=row["batch_id"],
         update_id=row["update_id"],
@@ -108,7 +121,10 @@ def abandon(conn: Connection, batch_id: int, *, update_id: str) -> int:
         "WITH held AS (SELECT id, lease_epoch FROM batch WHERE id = %(batch)s FOR UPDATE),"
         " changed AS (UPDATE delivery d SET state = 'unknown', reason = 'lease_lost',"
         " changed_at = now() WHERE d.update_id = %(update)s AND d.batch_id = %(batch)s"
-        " AND d.state = 'sending' AND EXISTS (SELECT FROM held) RETURNING d.id, d.batch_id, d.attempts, d.epoch),"
+        " AND d.state = 'sending' AND EXISTS (SELECT FROM held) RETURNING d.id, d.batch_id, d.attempts,"
+        " d.epoch, OLD.changed_at AS claimed_at),"
+        " in_doubt AS (SELECT c.*, b.adapter, b.sender FROM changed c"
+        " JOIN batch b ON b.id = c.batch_id), " + DOUBTED + ","
         " tried AS (INSERT INTO attempt (update_id, delivery_id, number, epoch, adapter, outcome,"
         " reason, detail) SELECT %(update)s, c.id, c.attempts, c.epoch, b.adapter, 'unknown',"
         " 'lease_lost', 'the worker stopped before the answer was recorded'"
@@ -122,35 +138,58 @@ def abandon(conn: Connection, batch_id: int, *, update_id: str) -> int:
     return int(row[0]) if row else 0
 
 
-_RECORD = """
+_TOLD_SINCE = told_since(update="%(update)s", recipient="d.recipient_id")
+
+# Acceptances, nearly all there is, come as two short arrays. Rows are reached by their
+# keys: anything else reads the whole update for each window.
+_RECORD = f"""
 result AS (
+    SELECT id, 'accepted' AS state, 'accepted' AS outcome, 'ok' AS reason, '' AS detail, ref,
+        0.0::float8 AS delay, true AS tried
+    FROM unnest(%(taken)s::uuid[], %(taken_refs)s::text[]) AS a(id, ref)
+    UNION ALL
     SELECT * FROM unnest(%(ids)s::uuid[], %(states)s::text[], %(outcomes)s::text[],
         %(reasons)s::text[], %(details)s::text[], %(refs)s::text[], %(delays)s::float8[],
         %(tried)s::boolean[])
-        AS r(id, state, outcome, reason, detail, ref, delay, tried)
 ), recorded AS (
-    UPDATE delivery d SET state = r.state, reason = r.reason, ref = r.ref, changed_at = now(),
-        next_attempt_at = CASE WHEN r.state = 'pending'
+    UPDATE delivery d SET ref = r.ref, changed_at = now(),
+        -- Under way when a newer update took back what was unsent: not sent after it.
+        state = CASE WHEN r.state = 'pending' AND {_TOLD_SINCE}
+            THEN 'superseded' ELSE r.state END,
+        reason = CASE WHEN r.state = 'pending' AND {_TOLD_SINCE}
+            THEN 'newer_update' ELSE r.reason END,
+        next_attempt_at = CASE WHEN r.state = 'pending' AND NOT {_TOLD_SINCE}
             THEN now() + make_interval(secs => r.delay) END,
         accepted_at = CASE WHEN r.state = 'accepted' THEN now() END,
         attempts = d.attempts - CASE WHEN r.tried THEN 0 ELSE 1 END
     FROM result r
-    WHERE d.update_id = %(update)s AND d.id = r.id AND d.epoch = %(epoch)s
-        AND (d.state = 'sending' OR (d.state = 'unknown' AND r.state = 'accepted'))
+    WHERE d.update_id = %(update)s AND d.id = ANY(%(taken)s::uuid[] || %(ids)s::uuid[])
+        AND d.id = r.id AND d.epoch = %(epoch)s
+        -- A late acceptance settles what is in doubt, and keeps what is to be sent again.
+        AND (d.state = 'sending' OR (d.state IN ('unknown', 'pending') AND r.state = 'accepted'))
     RETURNING d.id, d.batch_id, d.attempts, OLD.state AS was_state, d.state AS now_state,
-        d.accepted_at
-), tried AS (
+        d.accepted_at, OLD.changed_at AS claimed_at
+), in_doubt AS (
+    SELECT id, batch_id, %(adapter)s::text AS adapter, %(sender)s::text AS sender, attempts,
+        %(epoch)s::int AS epoch, claimed_at
+    FROM recorded WHERE now_state = 'unknown'
+), {DOUBTED}, tried AS (
     INSERT INTO attempt (update_id, delivery_id, number, epoch, adapter, outcome, reason, detail,
         ref, late)
-    SELECT %(update)s, r.id, coalesce(x.attempts, 0), %(epoch)s, %(adapter)s, r.outcome, r.reason,
-        r.detail, r.ref, x.id IS NULL OR x.was_state = 'unknown'
+    SELECT %(update)s, r.id, coalesce(x.attempts, 0), %(epoch)s, %(adapter)s,
+        -- Accepted twice and shown once: no second proof of one delivery.
+        CASE WHEN %(repeatable)s AND x.id IS NULL AND r.outcome = 'accepted' THEN 'repeated'
+            ELSE r.outcome END,
+        r.reason, r.detail, r.ref, x.id IS NULL OR x.was_state <> 'sending'
     FROM result r LEFT JOIN recorded x ON x.id = r.id
     -- Told again because the commit's answer got lost: the same try is not written twice.
     WHERE r.tried AND (x.id IS NOT NULL OR NOT EXISTS (SELECT FROM attempt a
         WHERE a.update_id = %(update)s AND a.delivery_id = r.id AND a.epoch = %(epoch)s
-            AND a.outcome = r.outcome AND a.ref IS NOT DISTINCT FROM r.ref))
+            AND a.outcome IN (r.outcome, 'repeated') AND a.ref IS NOT DISTINCT FROM r.ref))
 )"""
 
+# Whoever moves rows locks their batch first, so no row is locked before it is moved. Another
+# may have moved it while this one waited for the batch: the update looks at its state again.
 _CLAIM = """
 held AS (
     SELECT b.id FROM batch b
@@ -158,20 +197,22 @@ held AS (
     JOIN incident_update u ON u.id = b.update_id
     JOIN message m ON m.id = b.message_id
     WHERE b.id = %(batch)s AND b.lease_epoch = %(epoch)s AND b.lease_until > now()
-        AND r.state = 'released' AND m.paused_at IS NULL
+        AND NOT b.halted AND r.state = 'released' AND m.paused_at IS NULL
         AND (u.expires_at IS NULL OR u.expires_at > now())
         AND NOT EXISTS (SELECT FROM breaker k WHERE k.adapter = b.adapter
-            AND k.sender IN ('', b.sender) AND k.probe_at > now())
+            AND k.sender IN ('', b.sender) AND k.probe_at > now()
+            AND k.probing_batch IS DISTINCT FROM b.id)
     FOR UPDATE OF b
 ), chosen AS (
     SELECT d.id FROM delivery d
     WHERE d.update_id = %(update)s AND d.batch_id = %(batch)s AND d.state = 'pending'
         AND d.next_attempt_at <= now() AND EXISTS (SELECT FROM held)
-    ORDER BY d.seq LIMIT %(limit)s FOR UPDATE OF d SKIP LOCKED
+    ORDER BY d.seq LIMIT %(limit)s
 ), claimed AS (
     UPDATE delivery d SET state = 'sending', epoch = %(epoch)s, attempts = d.attempts + 1,
         changed_at = now()
-    FROM chosen c WHERE d.update_id = %(update)s AND d.id = c.id
+    WHERE d.update_id = %(update)s AND d.id = ANY(ARRAY(SELECT id FROM chosen))
+        AND d.state = 'pending'
     RETURNING d.id, d.batch_id, d.seq, d.recipient_id, d.contact_point_id, d.attempts
 )"""
 
@@ -199,15 +240,19 @@ _REPORT = (
 
 
 def _arrays(records: Sequence[Record]) -> dict[str, Any]:
+    taken = [r for r in records if r.state is State.ACCEPTED and r.plain]
+    other = [r for r in records if r.state is not State.ACCEPTED or not r.plain]
     return {
-        "ids": [record.id for record in records],
-        "states": [record.state.value for record in records],
-        "outcomes": [record.outcome for record in records],
-        "reasons": [record.reason for record in records],
-        "details": [record.detail for record in records],
-        "refs": [record.ref for record in records],
-        "delays": [record.delay for record in records],
-        "tried": [record.tried for record in records],
+        "taken": [record.id for record in taken],
+        "taken_refs": [record.ref for record in taken],
+        "ids": [record.id for record in other],
+        "states": [record.state.value for record in other],
+        "outcomes": [record.outcome for record in other],
+        "reasons": [record.reason for record in other],
+        "details": [record.detail for record in other],
+        "refs": [record.ref for record in other],
+        "delays": [record.delay for record in other],
+        "tried": [record.tried for record in other],
     }
 
 
@@ -246,6 +291,8 @@ def window(
                 "update": held.update_id,
                 "epoch": held.epoch,
                 "adapter": held.adapter,
+                "sender": held.sender,
+                "repeatable": held.repeatable,
                 "limit": limit,
                 "seconds": seconds,
                 "names": "name" in held.message.slots,
@@ -264,6 +311,8 @@ def report(conn: Connection, held: Lease, records: Sequence[Record], *, seconds:
             "update": held.update_id,
             "epoch": held.epoch,
             "adapter": held.adapter,
+            "sender": held.sender,
+            "repeatable": held.repeatable,
             "seconds": seconds,
         },
     ).fetchone()

@@ -5,22 +5,37 @@ module in an exception: they may quote a row. What is told is the kind of error 
 name of the constraint.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from dispatcher.ledger import migrations
 
 Connection = psycopg.Connection[TupleRow]
+T = TypeVar("T")
+
+DISK_FULL = "53100"
+"""https://www.postgresql.org/docs/18/errcodes-appendix.html"""
+FULL_FOR = 10.0
+"""Seconds for which a process that was refused for want of room says so."""
+ROOM_ROWS = 30_000
+"""Rows that the look for room lets spill: a megabyte of temporary file."""
+_FULL = "the database has no disk space left"
 
 
 class LedgerAway(Exception):
     """The database cannot be reached now; nothing was written. Try again shortly."""
+
+
+class LedgerFull(LedgerAway):
+    """The database's disk is full: nothing was written, and a person has to make room."""
 
 
 class LedgerRefused(Exception):
@@ -53,24 +68,61 @@ class Transaction:
             callback()
 
 
+class Link(Connection):
+    """A connection that can give up on a server that is there and says nothing.
+
+    A frozen server keeps its sockets open, so that no timeout of TCP's is of use. `limit` is in
+    seconds; None waits for ever, since a plan of a million people takes its time.
+    """
+
+    limit: float | None = None
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        return super().wait(gen, interval, self.limit if timeout is None else timeout)
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """What is asked in this block is answered in time, or the connection is lost."""
+        self.limit = seconds
+        try:
+            yield
+        finally:
+            self.limit = None
+
+
 class Ledger:
     """PostgreSQL as the engine sees it. `size` bounds the connections of this process.
 
+    `by_key` is for statements that reach few rows by their keys, again and again.
     Raises `LedgerAway` from `transaction` and `read` when the database cannot be
     reached or goes away underway.
     """
 
-    def __init__(self, database_url: str, *, size: int = 8, patience: float = 5.0) -> None:
+    def __init__(
+        self, database_url: str, *, size: int = 8, patience: float = 5.0, by_key: bool = False
+    ) -> None:
         self.database_url = database_url
-        self._pool: ConnectionPool[Connection] = ConnectionPool(
+        self._full_at: float | None = None
+        configure = _configure_by_key if by_key else _configure
+
+        def within_patience(look: Callable[[Link], None]) -> Callable[[Link], None]:
+            def looked(conn: Link) -> None:
+                with conn.within(patience):
+                    look(conn)
+
+            return looked
+
+        self._pool: ConnectionPool[Link] = ConnectionPool(
             database_url,
+            connection_class=Link,
+            kwargs={"connect_timeout": max(2, round(patience))},
             min_size=1,
             max_size=size,
             timeout=patience,
             open=False,
             reconnect_timeout=600.0,
-            check=ConnectionPool.check_connection,
-            configure=_configure,
+            check=within_patience(ConnectionPool.check_connection),
+            configure=within_patience(configure),
             name="ledger",
         )
         self._open = False
@@ -113,7 +165,22 @@ class Ledger:
             told = _told(error)
         else:
             return
+        if isinstance(told, LedgerFull):
+            self._full_at = time.monotonic()
         raise told from None
+
+    def check_room(self) -> None:
+        """Raise `LedgerFull` if no megabyte is left on the database's disk, or if this process
+        was refused for that of late.
+
+        Lets the server write a temporary file, which is gone when it answers, and no row: one
+        that was written would find the room that the look before it has left.
+        """
+        if self._full_at is not None and time.monotonic() - self._full_at < FULL_FOR:
+            raise LedgerFull(_FULL)
+        with self.transaction() as work:
+            work.conn.execute("SET LOCAL work_mem = '64kB'")
+            work.conn.execute("SELECT count(*) FROM generate_series(1, %s)", (ROOM_ROWS,))
 
     def check_schema(self) -> None:
         """Raise `SchemaTooOld` unless the schema is this release's or newer."""
@@ -150,6 +217,15 @@ class Ledger:
             )
 
 
+def _configure_by_key(conn: Connection) -> None:
+    """Plans are made once and whatever the tables hold then: planning a window for its values
+    costs a third of what its rows do, and a plan made on empty tables would read full ones."""
+    _configure(conn)
+    with conn.cursor() as cursor:
+        cursor.execute("SET plan_cache_mode = 'force_generic_plan'")
+        cursor.execute("SET enable_seqscan = off")
+
+
 def _configure(conn: Connection) -> None:
     conn.autocommit = True
     conn.prepare_threshold = 3
@@ -170,6 +246,8 @@ def _told(error: psycopg.Error) -> Exception:
     lost = isinstance(error, psycopg.OperationalError) and (
         state is None or state[:2] in ("08", "40", "53", "57")
     )
+    if state == DISK_FULL:
+        return LedgerFull(_FULL)
     if lost and state != "57014":
         return LedgerAway("the database cannot be reached")
     about = f" by {error.diag.constraint_name}" if error.diag.constraint_name else ""

@@ -21,6 +21,20 @@ class State(StrEnum):
 
 STATES = tuple(state.value for state in State)
 
+DOUBTED = """
+doubted AS (
+    INSERT INTO doubt AS q (update_id, delivery_id, batch_id, adapter, sender, number, epoch,
+        claimed_at)
+    SELECT %(update)s, x.id, x.batch_id, x.adapter, x.sender, x.attempts, x.epoch, x.claimed_at
+    FROM in_doubt x
+    ON CONFLICT (update_id, delivery_id) DO UPDATE SET batch_id = EXCLUDED.batch_id,
+        adapter = EXCLUDED.adapter, sender = EXCLUDED.sender, number = EXCLUDED.number,
+        epoch = EXCLUDED.epoch, claimed_at = EXCLUDED.claimed_at, doubted_at = now(),
+        asked = 0, ask_at = now()
+)"""
+"""A CTE that writes down which provider may be asked about rows made *unknown*. It follows one
+named `in_doubt(id, batch_id, adapter, sender, attempts, epoch, claimed_at)`."""
+
 _SUMS = ", ".join(
     f"count(*) FILTER (WHERE now_state = '{s}') - count(*) FILTER (WHERE was_state = '{s}') AS {s}"
     for s in STATES

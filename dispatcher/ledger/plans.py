@@ -14,10 +14,11 @@ from dispatcher.ledger.counting import counters
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """An audience released and not yet planned."""
+    """An audience released and not yet planned, but for its vanguard (first and last id)."""
 
     audience: str
     lane: str
+    vanguard: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +56,48 @@ def wordings(conn: Connection, update_id: str, audiences: Sequence[str]) -> list
 def due(conn: Connection, update_id: str) -> list[Due]:
     """The audiences of an update that are released and not planned."""
     rows = conn.execute(
-        "SELECT audience, lane FROM release WHERE update_id = %s AND state = 'released'"
-        " AND planned_at IS NULL ORDER BY audience",
+        "SELECT audience, lane, vanguard_first, vanguard_last FROM release WHERE update_id = %s"
+        " AND state = 'released' AND planned_at IS NULL ORDER BY audience",
         (update_id,),
     ).fetchall()
-    return [Due(*row) for row in rows]
+    return [Due(row[0], row[1], None if row[2] is None else (row[2], row[3])) for row in rows]
 
 
-def mark_planned(conn: Connection, update_id: str, audiences: Sequence[str]) -> None:
+def mark_planned(
+    conn: Connection, update_id: str, audiences: Sequence[str], *, falling: Sequence[str] = ()
+) -> None:
+    """These audiences have their rows; `falling` are those with a next step for a failed one."""
     conn.execute(
-        "UPDATE release SET planned_at = now() WHERE update_id = %s AND audience = ANY(%s)",
-        (update_id, list(audiences)),
+        "UPDATE release SET planned_at = now(), falls = audience = ANY(%(falling)s)"
+        " WHERE update_id = %(update)s AND audience = ANY(%(audiences)s)",
+        {"update": update_id, "audiences": list(audiences), "falling": list(falling)},
+    )
+
+
+def vanguard(conn: Connection, incident_id: str, *, people: int) -> tuple[int, int] | None:
+    """Ids of some people of the directory, others for each incident; None if it is small."""
+    row = conn.execute("SELECT min(id), max(id) FROM recipient").fetchone()
+    if row is None or row[0] is None or row[1] - row[0] < 20 * people:
+        return None
+    first = int(
+        one(
+            conn.execute(
+                "SELECT %(low)s + abs(hashtextextended(%(incident)s, 3) %% %(span)s)",
+                {"low": row[0], "span": row[1] - row[0] - people, "incident": incident_id},
+            ).fetchone()
+        )
+    )
+    return first, first + people - 1
+
+
+def mark_vanguard(
+    conn: Connection, update_id: str, audiences: Sequence[str], span: tuple[int, int]
+) -> None:
+    """These people of the audiences are planned; the rest follows."""
+    conn.execute(
+        "UPDATE release SET vanguard_first = %s, vanguard_last = %s"
+        " WHERE update_id = %s AND audience = ANY(%s)",
+        (*span, update_id, list(audiences)),
     )
 
 
@@ -101,14 +133,15 @@ FROM cell c, generate_series(0, (c.size - 1) / %(size)s) AS chunk
 
 _BATCHES = """
 INSERT INTO batch (id, update_id, audience, channel, adapter, sender, message_id, lane, seq,
-    size, open, due_at, enqueued_at, pending, skipped, spared)
+    size, open, due_at, enqueued_at, pending, skipped, spared, fallen)
 OVERRIDING SYSTEM VALUE
 SELECT batch_id, %(update)s, audience, channel, adapter, sender, message_id, %(lane)s,
     seq, rows, state = 'pending', CASE state WHEN 'pending' THEN now() END,
     CASE state WHEN 'pending' THEN now() END,
     CASE state WHEN 'pending' THEN rows ELSE 0 END,
     CASE state WHEN 'skipped' THEN rows ELSE 0 END,
-    CASE state WHEN 'spared' THEN rows ELSE 0 END
+    CASE state WHEN 'spared' THEN rows ELSE 0 END,
+    CASE state WHEN 'skipped' THEN rows ELSE 0 END
 FROM parcel
 """
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
+from dispatcher.ledger import doubts, fallback
 from dispatcher.ledger.connection import Connection, one
-from dispatcher.ledger.counting import STATES
+from dispatcher.ledger.counting import STATES, State
 
 _SUMS = ", ".join(f"coalesce(sum(b.{state}), 0)::bigint AS {state}" for state in STATES)
 MOVING = ("pending", "sending")
@@ -60,7 +61,17 @@ class Balances:
 
 
 def read(conn: Connection, update_id: str, balances: Balances) -> Progress:
-    """Progress from the counters of the update's batches; costs one row per batch."""
+    """Progress from the counters of the update's batches; costs one row per batch.
+
+    All of it is of one moment: numbers from before a plan and its mark from after it would
+    add up to *complete* with nobody told. Call outside a transaction.
+    """
+    with conn.transaction():
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        return _read(conn, update_id, balances)
+
+
+def _read(conn: Connection, update_id: str, balances: Balances) -> Progress:
     with conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
             "SELECT coalesce(p.audience, b.audience) AS audience,"
@@ -93,7 +104,12 @@ def read(conn: Connection, update_id: str, balances: Balances) -> Progress:
     level = all(
         counts["planned"] == sum(counts[state] for state in STATES) for counts in rows.values()
     )
-    settled = all_planned and moving == 0
+    settled = (
+        all_planned
+        and moving == 0
+        and not (totals[State.UNKNOWN] and doubts.open_in(conn, update_id))
+        and not fallback.owing(conn, update_id)
+    )
     balanced = level and (
         moving > 0
         or not rows

@@ -25,7 +25,7 @@ AMENDED = b""
 
 _IMPORT_LOCK = 0x6F75_7463
 _WRITE_LOCK = 0x6F75_7464
-_MANY = 5_000
+_MANY = 200
 
 
 class ImportBusy(Exception):
@@ -147,7 +147,7 @@ class Import:
         return done
 
     def settle(self) -> None:
-        """After a large import, measure the directory at once: an incident may come before
+        """After an import of many, measure the directory at once: an incident may come before
         the server's own round, and old statistics make it choose slow plans."""
         if self._merged >= _MANY:
             self._conn.execute("ANALYZE recipient, contact_point, recipient_contact")

@@ -46,7 +46,8 @@ class Question:
     """What is to be selected.
 
     `due` are the audiences to plan now, `named` all those the update is for, `earlier`
-    the incident's earlier updates, `withdrawn` the facts a correction takes back.
+    the incident's earlier updates, `withdrawn` the facts a correction takes back. `among`
+    keeps to people of these ids (first, last), `beyond` to all others.
     """
 
     incident_id: str | None
@@ -63,6 +64,8 @@ class Question:
     steps: tuple[Step, ...]
     senders: tuple[Sending, ...]
     wordings: tuple[Wording, ...]
+    among: tuple[int, int] | None = None
+    beyond: tuple[int, int] | None = None
 
 
 def names(rules: Sequence[Rule]) -> list[str]:
@@ -113,7 +116,7 @@ FROM (
         SELECT r.id, r.locale, r.segment, r.tags, {affected} AS affected,
             {member} AS member, {belongs} AS belongs
         FROM recipient r {members}
-        WHERE {affected} AND ({near}) OR {far}
+        WHERE ({affected} AND ({near}) OR {far}) AND {part}
         OFFSET 0
     ) r OFFSET 0
 ) placed
@@ -275,6 +278,16 @@ def _affected(question: Question, values: _Values) -> str:
     return f"({services} AND ({' OR '.join(inside)}))"
 
 
+def _part(question: Question, values: _Values) -> str:
+    if question.among is not None:
+        first, last = map(values.add, question.among)
+        return f"r.id BETWEEN {first} AND {last}"
+    if question.beyond is not None:
+        first, last = map(values.add, question.beyond)
+        return f"NOT r.id BETWEEN {first} AND {last}"
+    return "true"
+
+
 def _who(question: Question, rules: Sequence[Rule], *, members: bool) -> tuple[str, _Values]:
     """The statement that builds `who`: one pass, and over those alone who may be due."""
     values = _Values(
@@ -303,6 +316,7 @@ def _who(question: Question, rules: Sequence[Rule], *, members: bool) -> tuple[s
         members="LEFT JOIN member m ON m.recipient_id = r.id" if members else "",
         near=near,
         far=far,
+        part=_part(question, values),
     )
     return statement, values
 
@@ -312,9 +326,47 @@ def select(conn: Connection, question: Question) -> bool:
 
     True if they are few, measured by the directory: what works on them next may say so.
     """
+    rules, values = _asked(question)
+    conn.execute(_DROPPED)
+    with joining(conn, few=question.among is not None):
+        people = _select_who(conn, question, rules, values)
+    few = people <= _directory_pages(conn)
+    with joining(conn, few=few):
+        _run(conn, _TOLD, values)
+        _run(conn, _REACHED_BEFORE if question.withdrawn else _REACHED, values)
+        _choose(conn, question, rules, values)
+    return few
+
+
+def size(conn: Connection) -> int:
+    """How many people the selection in this transaction's tables has found."""
+    return int(one(conn.execute("SELECT count(*) FROM who", prepare=False).fetchone()))
+
+
+def select_from(
+    conn: Connection, question: Question, who: str, values: Mapping[str, object]
+) -> int:
+    """As `select`, for the people whom the statement `who` finds by index; returns how many.
+
+    `who` makes the table of that name. Nothing else is built if it finds nobody.
+    """
+    rules, given = _asked(question)
+    conn.execute(_DROPPED)
+    with joining(conn, few=True):
+        people = _run(conn, who, {**given, **values})
+    if people:
+        with joining(conn, few=people <= _directory_pages(conn)):
+            _run(conn, _TOLD, given)
+            _run(conn, _REACHED, given)
+            _choose(conn, question, rules, given)
+    return people
+
+
+def _asked(question: Question) -> tuple[list[Rule], dict[str, object]]:
+    """The rules by rank, and what the statements are given."""
     rules = sorted(question.rules, key=lambda rule: rule.rank)
     names = [rule.name for rule in rules]
-    values: dict[str, object] = {
+    return rules, {
         "incident": question.incident_id,
         "update": question.update_id,
         "rules": names,
@@ -323,15 +375,6 @@ def select(conn: Connection, question: Question) -> bool:
         "withdrawn": list(question.withdrawn),
         **_ways(question, names),
     }
-    conn.execute(_DROPPED)
-    with joining(conn, few=False):
-        people = _select_who(conn, question, rules, values)
-    few = people <= _directory_pages(conn)
-    with joining(conn, few=few):
-        _run(conn, _TOLD, values)
-        _run(conn, _REACHED_BEFORE if question.withdrawn else _REACHED, values)
-        _choose(conn, question, rules, values)
-    return few
 
 
 def _select_who(

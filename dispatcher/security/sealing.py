@@ -79,15 +79,22 @@ class Sealer:
 
     def seal_text(self, text: str, *, bound_to: bytes) -> bytes:
         """Seal any text; it opens only with the same `bound_to`."""
+        return self.seal_bytes(text.encode(), bound_to=bound_to)
+
+    def seal_bytes(self, data: bytes, *, bound_to: bytes) -> bytes:
+        """Seal anything; it opens only with the same `bound_to`."""
         nonce = os.urandom(_NONCE)
-        return _VERSION + nonce + self._aead.encrypt(nonce, text.encode(), bound_to)
+        return _VERSION + nonce + self._aead.encrypt(nonce, data, bound_to)
 
     def open(self, sealed: bytes, *, bound_to: bytes) -> str:
         """The text again. Raises `SealBroken`."""
+        return self.open_bytes(sealed, bound_to=bound_to).decode()
+
+    def open_bytes(self, sealed: bytes, *, bound_to: bytes) -> bytes:
+        """What was sealed, again. Raises `SealBroken`."""
         if sealed[:1] != _VERSION:
             raise SealBroken("sealed with a format this version does not know")
         try:
-            plain = self._aead.decrypt(sealed[1 : 1 + _NONCE], sealed[1 + _NONCE :], bound_to)
+            return self._aead.decrypt(sealed[1 : 1 + _NONCE], sealed[1 + _NONCE :], bound_to)
         except InvalidTag:
             raise SealBroken("does not open with this master key") from None
-        return plain.decode()

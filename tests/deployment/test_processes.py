@@ -174,6 +174,8 @@ def test_each_command_starts_works_and_ends(installation: Installation) -> None:
         "database": True,
         "schema": True,
         "broker": True,
+        "reasons": [],
+        "breakers": [],
     }
     update = opened(calls)
     # What the API named to the planners is lost: from here on only beat can set it going.

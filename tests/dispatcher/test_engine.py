@@ -31,7 +31,7 @@ from channels.contract import (
     Unit,
     Unknown,
 )
-from dispatcher.delivery.batches import Batches, Turn
+from dispatcher.delivery.batches import Batches, Speed, Turn
 from dispatcher.delivery.pacing import Pacing
 from dispatcher.ledger import batches, due, progress
 from dispatcher.ledger.batches import Lease, Record
@@ -93,7 +93,7 @@ class Desk:
             Pacing(alone, monotonic=time.monotonic),
             adapters={"scripted": cast(Adapter, adapter)},
             drill_adapters={},
-            rate=lambda channel, sender: 100_000.0,
+            speed=lambda channel, sender: Speed(100_000.0),
             owner="worker",
             lease_seconds=lease,
             stopping=stopping or (lambda: False),
@@ -263,7 +263,9 @@ async def test_a_broken_adapter_closes_its_way(desk: Desk) -> None:
     adapter = Scripted(accepting)
     turn = await desk.sent(adapter)
     assert adapter.seen == []
-    assert turn.again == pytest.approx(60.0, abs=3.0)
+    assert turn.result == "not_leased"
+    parked = desk.sql("SELECT extract(epoch FROM due_at - now())::float8 FROM batch")[0][0]
+    assert parked == pytest.approx(60.0, abs=3.0)
 
 
 async def test_an_adapter_that_fails_half_way_keeps_what_it_said(
@@ -381,3 +383,27 @@ async def test_a_worker_told_to_stop_claims_nothing_more(ledger: Ledger, sealer:
     assert states == {("accepted", "ok"): turn.sent, ("pending", ""): 900 - turn.sent}
     assert turn.again == 0.0
     assert desk.sql("SELECT lease_owner FROM batch") == [(None,)]
+
+
+async def test_what_is_refused_for_now_after_a_newer_update_is_not_sent_again(desk: Desk) -> None:
+    """It was under way when the newer update took back what was unsent."""
+
+    async def newer() -> None:
+        desk.sql(
+            "WITH n AS (INSERT INTO incident_update (incident_id, phase, texts, audiences,"
+            " withdraws, author, release_on_approval) SELECT incident_id, 'identified', '{}',"
+            " audiences, '{}', 'x', true FROM incident_update WHERE id = %s RETURNING id),"
+            " d AS (INSERT INTO delivery (update_id, batch_id, recipient_id, contact_point_id,"
+            "  channel, seq, state) SELECT n.id, o.batch_id, o.recipient_id, o.contact_point_id,"
+            "  o.channel, o.seq, 'pending' FROM delivery o, n WHERE o.recipient_id < 2)"
+            " SELECT 1",
+            desk.update,
+        )
+
+    await desk.sent(Scripted(lambda e: TryLater(e.key, Reason.THROTTLED), before=newer))
+    states = Counter(
+        (r[0], r[1])
+        for r in desk.sql("SELECT state, reason FROM delivery WHERE update_id = %s", desk.update)
+    )
+    assert states == {("superseded", "newer_update"): 2, ("pending", "throttled"): 3}
+    assert desk.imbalances() == []

@@ -20,6 +20,7 @@ OPEN = {
     "/openapi.json": "the interface itself",
     "/docs": "the same in words",
     "/problems/{kind}": "leads to them",
+    "/v1/receipts/{adapter}": "verified by the provider's own signature",
     "/inbox": "an empty page: what it shows needs a token",
     "/inbox.js": "the script of that page",
 }

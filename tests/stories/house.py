@@ -253,6 +253,8 @@ class House:
         outbox = self.sandbox.outbox()
         held = {(entry["provider"], entry["ref"]) for entry in outbox}
         assert len(held) == len(outbox)
+        for row in rows:
+            row["adapter"] = row["adapter"].partition(".")[0]  # whichever account it went by
         taken = [r for r in rows if r["state"] in HAVE_IT and r["adapter"] in PROVIDERS]
         claimed = {(PROVIDERS[row["adapter"]], row["ref"]) for row in taken}
         assert len(claimed) == len(taken), "two rows claim one message"
@@ -349,10 +351,28 @@ class House:
 
 
 @contextmanager
-def living(folder: Path) -> Iterator[House]:
-    """A house on `folder`; everything is stopped and deleted at the end (4 s to start)."""
-    settings = Settings(
-        data_dir=folder, sandbox_url=f"http://127.0.0.1:{_free_port()}", port=8_100, lease=LEASE
+def living(
+    folder: Path,
+    *,
+    workers: Mapping[str, Sequence[str]] = WORKERS,
+    env: Mapping[str, str] | None = None,
+    **other: Any,
+) -> Iterator[House]:
+    """A house on `folder`; everything is stopped and deleted at the end (4 s to start).
+
+    `workers` are lanes by name, `env` is added to their environment, and `other` are settings
+    that differ from a story's.
+    """
+    settings = Settings.model_validate(
+        {
+            "data_dir": folder,
+            "sandbox_url": f"http://127.0.0.1:{_free_port()}",
+            "port": 8_100,
+            "lease": LEASE,
+            # A request that would outlast a story's lease is never started.
+            "channels": {"sendgrid_email": {"timeout": "10"}},
+        }
+        | other
     )
     try:
         with launch(folder) as stack:
@@ -373,8 +393,8 @@ def living(folder: Path) -> Iterator[House]:
             stack.start_services(
                 [
                     *(
-                        _service(settings, name, "worker", "--lanes", ",".join(lanes))
-                        for name, lanes in WORKERS.items()
+                        _service(settings, name, "worker", "--lanes", ",".join(lanes), env=env)
+                        for name, lanes in workers.items()
                     ),
                     _service(settings, "beat"),
                 ]
@@ -400,14 +420,18 @@ def living(folder: Path) -> Iterator[House]:
 
 
 def _service(
-    settings: Settings, name: str, *arguments: str, ready_file: str | None = None
+    settings: Settings,
+    name: str,
+    *arguments: str,
+    ready_file: str | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Service:
     program: Sequence[str] = (sys.executable, "-P", "-m", "dispatcher.cli")
     return Service(
         name,
         (*program, *(arguments or (name,))),
         # The program is that of this checkout, wherever the tests were started.
-        environment(settings) | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        {**environment(settings), "PYTHONPATH": str(Path(__file__).parents[2]), **(env or {})},
         ready_file=ready_file,
     )
 

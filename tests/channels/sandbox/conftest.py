@@ -1,6 +1,7 @@
 """A sandbox of its own for every test, and small readers of its control calls."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,24 @@ class Control:
         text = self.call("GET", "outbox", params=query).text
         return [json.loads(line) for line in text.splitlines()]
 
+    def options(self, **options: object) -> None:
+        response = self.call("PUT", "options", json=options)
+        assert response.status_code == 204, response.text
+
+    def rules(self, provider: str, **rules: object) -> None:
+        response = self.call("PUT", "events", json={"provider": provider, **rules})
+        assert response.status_code == 204, response.text
+
+    def events(self, provider: str) -> dict[str, Any]:
+        return self.call("GET", "events").json()[provider]
+
+    def told(self, provider: str) -> dict[str, Any]:
+        """The counts once all is said."""
+        deadline = time.monotonic() + 20
+        while (events := self.events(provider))["pending"]:
+            assert time.monotonic() < deadline, events
+        return events
+
     def fault(self, provider: str, **fault: object) -> None:
         order = {"provider": provider, "fault": fault}
         response = self.call("POST", "faults", json=order)
@@ -54,6 +73,12 @@ class Control:
 @pytest.fixture
 def control(sandbox: Sandbox) -> Control:
     return Control(sandbox.url)
+
+
+@pytest.fixture
+def at_once(control: Control) -> None:
+    """Lists show what was taken without any lag."""
+    control.options(twilio_list_lag=0, x_list_lag=0)
 
 
 @pytest.fixture

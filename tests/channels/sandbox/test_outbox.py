@@ -28,12 +28,14 @@ def test_lines_hold_every_field():
     (first, *_) = read(filled(3))
     assert first == {
         "provider": "fcm",
+        "account": 1,
         "seq": 1,
         "at": "2024-02-22T09:30:00.000+00:00",
         "address": "address-0",
         "key": None,
         "ref": "ref-0",
         "sender": "me",
+        "status": "accepted",
         "content": {"text": "text 0"},
         "content_hash": content_hash({"text": "text 0"}),
     }
@@ -126,6 +128,7 @@ def test_calls(control, sandbox):
         "shown": 0,
         "requests": 0,
         "errors": 0,
+        "by_account": {"1": 0, "2": 0},
     }
     listed = requests.get(url, auth=auth, timeout=10).json()
     assert listed["messages"] == []

@@ -15,8 +15,15 @@ OK_FROM = "+15005550006"
 TO = "+12025550123"
 
 
-def client_of(url: str, user: str = c.TWILIO_ACCOUNT_SID, password: str = c.TWILIO_AUTH_TOKEN):
-    client = Client(user, password, c.TWILIO_ACCOUNT_SID, http_client=TwilioHttpClient(timeout=10))
+def client_of(
+    url: str,
+    user: str = c.TWILIO_ACCOUNT_SID,
+    password: str = c.TWILIO_AUTH_TOKEN,
+    *,
+    account: int = 1,
+):
+    sid = c.TWILIO_ACCOUNT_SID if account == 1 else c.TWILIO_ACCOUNT_SID_2
+    client = Client(user, password, sid, http_client=TwilioHttpClient(timeout=10))
     client.api.base_url = url
     return client
 
@@ -39,12 +46,14 @@ def test_message_is_taken_and_answered_in_full(client, control):
     (entry,) = control.outbox()
     assert entry | {"at": "", "content_hash": ""} == {
         "provider": "twilio",
+        "account": 1,
         "seq": 1,
         "at": "",
         "address": TO,
         "key": None,
         "ref": message.sid,
         "sender": OK_FROM,
+        "status": "delivered",
         "content": {"text": "Привет & 100 % €"},
         "content_hash": "",
     }
@@ -111,6 +120,7 @@ def test_what_is_checked(client, control, changed: dict[str, Any], status, code)
         "shown": 0,
         "requests": 1,
         "errors": 1,
+        "by_account": {"1": 0, "2": 0},
     }
 
 
@@ -162,7 +172,7 @@ def test_message_moves_on_by_the_clock(start):
     assert sent.from_ == OK_FROM
 
 
-def test_list_pages_through_everything_newest_first(client):
+def test_list_pages_through_everything_newest_first(client, at_once):
     sids = [client.messages.create(to=TO, from_=OK_FROM, body=f"{i}").sid for i in range(7)]
     client.messages.create(to="+12025550199", from_=OK_FROM, body="other")
     listed = client.messages.list(to=TO, page_size=3)
@@ -173,7 +183,7 @@ def test_list_pages_through_everything_newest_first(client):
 
 
 def test_list_filters(start):
-    sandbox, _ = start(twilio_sent_after=0.0, twilio_delivered_after=0.0)
+    sandbox, _ = start(twilio_sent_after=0.0, twilio_delivered_after=0.0, twilio_list_lag=0.0)
     client = client_of(sandbox.url)
     sid = client.messages.create(to=TO, from_=OK_FROM, body="x").sid
     client.messages.create(to=TO, from_="12345", body="x")
@@ -186,7 +196,7 @@ def test_list_filters(start):
     assert len(client.messages.list(date_sent=now.date())) == 2
 
 
-def test_queued_message_has_no_date_sent_and_meets_no_date_filter(client):
+def test_queued_message_has_no_date_sent_and_meets_no_date_filter(client, at_once):
     client.messages.create(to=TO, from_=OK_FROM, body="x")
     after = datetime.now(UTC) - timedelta(hours=1)
     assert client.messages.list(to=TO, date_sent_after=after) == []

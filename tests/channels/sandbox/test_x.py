@@ -149,7 +149,7 @@ def test_limit_of_the_window(start):
     assert control.counts("x")["messages"] == 2
 
 
-def test_the_account_reads_its_own_timeline(client):
+def test_the_account_reads_its_own_timeline(client, at_once):
     me = client.get_me(user_auth=True).data
     assert (str(me.id), me.username) == (c.X_USER_ID, c.X_USERNAME)
     assert client.get_users_tweets(me.id, user_auth=True).data is None

@@ -13,6 +13,7 @@ from tests.dispatcher.http.conftest import Api
 
 Opening = Callable[..., dict[str, Any]]
 UPDATE = "/v1/updates/01890a5d-ac96-774b-bcce-b302099a8057"
+DELIVERY = "/v1/deliveries/01890a5d-ac96-774b-bcce-b302099a8057"
 HASH = {"content_hash": "0" * 64}
 
 CALLS: list[tuple[str, str, Any, str]] = [
@@ -31,6 +32,7 @@ CALLS: list[tuple[str, str, Any, str]] = [
     ("GET", f"{UPDATE}/progress", None, "read"),
     ("GET", f"{UPDATE}/progress/events", None, "read"),
     ("GET", f"{UPDATE}/deliveries", None, "read"),
+    ("POST", f"{DELIVERY}/settle", None, "incidents:write"),
     ("POST", "/v1/recipients/import", None, "recipients:write"),
     ("GET", "/v1/recipients/r1", None, "read"),
     ("PATCH", "/v1/recipients/r1", None, "recipients:write"),
@@ -42,8 +44,8 @@ CALLS: list[tuple[str, str, Any, str]] = [
     ("GET", "/readyz", None, "read"),
     ("GET", "/metrics", None, "read"),
 ]
-OPEN = {"/healthz", "/v1/inbox", "/v1/inbox/events"}
-"""Open to all, or to the holder of an inbox token."""
+OPEN = {"/healthz", "/v1/inbox", "/v1/inbox/events", "/v1/receipts/{adapter}"}
+"""Open to all, to the holder of an inbox token, or to a provider that signs."""
 
 OTHER = {"read": "preview"}
 
@@ -66,7 +68,13 @@ def test_every_call_needs_a_key_with_its_scope(
 def test_no_call_is_left_out_above(client: Client) -> None:
     known = {(method, path.replace(UPDATE, "/v1/updates/{update}")) for method, path, _, _ in CALLS}
     known = {
-        (m, p.replace("INC-0001", "{incident}").replace("/r1", "/{recipient}")) for m, p in known
+        (
+            m,
+            p.replace("INC-0001", "{incident}")
+            .replace("/r1", "/{recipient}")
+            .replace(DELIVERY, "/v1/deliveries/{delivery}"),
+        )
+        for m, p in known
     }
     document = client.get("/openapi.json").json
     there = {

@@ -25,6 +25,8 @@ def test_health_is_open_and_readiness_names_what_is_there(api: Api, client: Clie
         "database": True,
         "schema": True,
         "broker": True,
+        "reasons": [],
+        "breakers": [],
     }
 
 

@@ -115,6 +115,8 @@ CREATE TABLE release (
     approved_at timestamptz,
     released_by text,
     released_at timestamptz,
+    vanguard_first bigint,
+    vanguard_last bigint,
     planned_at timestamptz,
     stopped_by text,
     stopped_at timestamptz,
@@ -213,6 +215,8 @@ CREATE TABLE batch (
     seq integer NOT NULL,
     size integer NOT NULL,
     open boolean NOT NULL,
+    halted boolean NOT NULL DEFAULT false,
+    turning boolean NOT NULL DEFAULT false,
     due_at timestamptz,
     enqueued_at timestamptz,
     lease_owner text,
@@ -234,6 +238,7 @@ CREATE TABLE batch (
 ) WITH (fillfactor = 50);
 CREATE INDEX batch_update ON batch (update_id);
 CREATE INDEX batch_due ON batch (due_at) WHERE open;
+CREATE INDEX batch_turning ON batch (id) WHERE turning;
 CREATE TABLE delivery (
     id uuid NOT NULL DEFAULT uuidv7(),
     update_id uuid NOT NULL,
@@ -301,7 +306,7 @@ BEGIN
         CONTINUE WHEN to_regclass(parent || '_' || suffix) IS NOT NULL;
         EXECUTE format(
             'CREATE TABLE IF NOT EXISTS %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L) '
-            || 'WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05)',
+            || 'WITH (fillfactor = 45, autovacuum_vacuum_scale_factor = 0.05)',
             parent || '_' || suffix, parent, lower_bound, upper_bound);
         -- A new update's id is in no statistics, and the planner would take it for a value
         -- with one row and read all of its rows for each window. Without statistics it

@@ -1,0 +1,1 @@
+"""Faults at random moments of a fan-out, judged by the simulators' own count."""
