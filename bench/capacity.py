@@ -1,8 +1,8 @@
 """What a recipient costs, measured, and what that makes of a million and of a hundred.
 
-`python -m bench.capacity measure` sends to 10,000 people three times and writes what it cost
-into `docs/capacity.json`; `python -m bench.capacity` computes the tables of `docs/scaling.md`
-from it, so that no figure there is typed by hand. Costs are CPU, which other load on the
+`python -m bench.capacity measure` sends to 10,000 people a few times and writes what it cost into
+`docs/capacity.json`; without `measure` it only computes the tables of `docs/scaling.md` from
+that file anew, so that no figure there is typed by hand. Costs are CPU, which other load on the
 machine bends less than it bends time. Must not know how a provider is spoken to.
 """
 
@@ -24,6 +24,7 @@ from bench.waiting import until
 from dispatcher.audiences import load
 
 KEPT = ROOT / "docs" / "capacity.json"
+DOCUMENT = ROOT / "docs" / "scaling.md"
 PEOPLE = 10_000
 SIZES = (73_000, 1_000_000, 10_000_000, 100_000_000)
 CORES = (2, 16, 64)
@@ -183,18 +184,15 @@ def _wal(living: House) -> int:
 
 
 def tables(costs: Costs) -> Iterator[str]:
-    """The tables of the document, as Markdown."""
-    yield _costs(costs)
-    yield _sizes(costs)
-    yield _senders()
-    yield _prices()
+    """The tables of the document, as Markdown, in two parts: what it costs, whom it reaches."""
+    yield f"{_costs(costs)}\n\n{_sizes(costs)}"
+    yield f"{_senders()}\n\n{_prices()}"
 
 
 def seconds(costs: Costs, people: int, *, cores: int) -> float:
-    """From release to the last acceptance of as many SMS with receipts, if nothing but CPU
-    bounds it."""
-    each = costs.plan_us + costs.sms_us + STATUSES * costs.receipt_us
-    return people * each / 1e6 / (cores * BUSY)
+    """From release to the last acceptance of as many SMS, if nothing but CPU bounds it. Receipts
+    come in their own time, and are not in it."""
+    return people * (costs.plan_us + costs.sms_us) / 1e6 / (cores * BUSY)
 
 
 def bytes_of(costs: Costs, people: int) -> float:
@@ -226,17 +224,21 @@ def _costs(costs: Costs) -> str:
 
 
 def _sizes(costs: Costs) -> str:
-    head = [f"{cores} cores" for cores in CORES]
+    spans = " | ".join(f"sent by {cores} cores in" for cores in CORES)
     lines = [
-        f"| people, one SMS and {STATUSES} receipts each | CPU | {' | '.join(head)} | on disk | WAL |",
-        "|---" * (len(CORES) + 4) + "|",
+        f"| people | CPU of sending | CPU of {STATUSES} receipts each | {spans} | on disk | WAL |",
+        "|---" * (len(CORES) + 5) + "|",
     ]
     for people in SIZES:
-        spans = [span(seconds(costs, people, cores=cores)) for cores in CORES]
-        cpu = span(seconds(costs, people, cores=1) * BUSY)
-        disk = f"{bytes_of(costs, people) / 1e9:,.1f} GB"
-        wal = f"{people * costs.wal_bytes / 1e9:,.1f} GB"
-        lines.append(f"| {people:,} | {cpu} | {' | '.join(spans)} | {disk} | {wal} |")
+        cells = [
+            f"{people:,}",
+            span(seconds(costs, people, cores=1) * BUSY),
+            span(people * STATUSES * costs.receipt_us / 1e6),
+            *(span(seconds(costs, people, cores=cores)) for cores in CORES),
+            f"{bytes_of(costs, people) / 1e9:,.1f} GB",
+            f"{people * costs.wal_bytes / 1e9:,.1f} GB",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -290,8 +292,12 @@ def main() -> None:
     if options.act == "measure":
         costs = measure(options.people, say=lambda step: print(step, file=sys.stderr, flush=True))
         KEPT.write_text(json.dumps(asdict(costs), indent=2, ensure_ascii=False) + "\n")
-    for text in tables(kept()):
-        print(text, end="\n\n")
+    written = DOCUMENT.read_text(encoding="utf-8")
+    for name, text in zip(("capacity", "senders"), tables(kept()), strict=True):
+        before, _, rest = written.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        written = f"{before}<!-- {name} -->\n{text}\n{end}{after}"
+    DOCUMENT.write_text(written, encoding="utf-8")
 
 
 if __name__ == "__main__":

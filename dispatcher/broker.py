@@ -66,7 +66,8 @@ def build(broker_url: str) -> Celery:
             "sweep": {
                 "task": "dispatcher.sweep",
                 "schedule": SWEEP_SECONDS,
-                "options": {"queue": SWEEP, "expires": 10},
+                # No expiry: it would be judged by the worker's clock against beat's.
+                "options": {"queue": SWEEP},
             },
         },
         timezone="UTC",

@@ -28,6 +28,9 @@ app = broker.build(wiring.broker_url(_settings))
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
+PILED_UP = 0.3
+"""Seconds within which a second sweep finds nothing new."""
+
 
 @signals.setup_logging.connect
 def _configure_logs(**_: object) -> None:
@@ -38,6 +41,7 @@ class Worker:
     """What one process keeps between tasks: services, and the loop its adapters live on."""
 
     def __init__(self) -> None:
+        self.swept = float("-inf")
         self.services = wiring.build(_settings)
         wiring.prepare(self.services)
         self.batches = wiring.sending(self.services, stopping=stopping)
@@ -135,8 +139,15 @@ def poll(_: str) -> None:
 
 @app.task(name="dispatcher.sweep")
 def sweep() -> None:
-    """One pass over the ledger for what was lost on the way."""
+    """One pass over the ledger for what was lost on the way.
+
+    Those that piled up while no worker was there are one.
+    """
+    own = worker()
+    if time.monotonic() - own.swept < PILED_UP:
+        return
+    own.swept = time.monotonic()
     with told("sweep"):
-        worker().services.recovery.sweep()
+        own.services.recovery.sweep()
     with told("sweep"):
-        worker().services.receipts.remind()
+        own.services.receipts.remind()

@@ -20,7 +20,7 @@ from channels import registry
 from channels.contract import Adapter
 from dispatcher import broker as brokers
 from dispatcher import settings as settings_module
-from dispatcher import wiring
+from dispatcher import adapters, wiring
 from dispatcher.audiences import PackError, Packs
 from dispatcher.audiences import load as load_packs
 from dispatcher.commands.places import SANDBOX_URL_FILE, URL_FILE, written
@@ -159,15 +159,15 @@ def _configured(
     # Nothing is connected to or sealed here: a ledger that is away must not hide the rest.
     ledger, sealer = Ledger("postgresql://"), Sealer(new_master_key())
     if settings.mode == "live":
-        return wiring.configured(
+        return adapters.configured(
             {"inbox_push": {}, **settings.channels}, ledger=ledger, sealer=sealer
         )
     accounts = [a.address for a in packs.organisation.public_accounts if a.kind == "x_account"]
     with TemporaryDirectory() as folder:
         # The sandbox's own account is made where it is looked for: not in the data folder.
         elsewhere = settings.model_copy(update={"data_dir": Path(folder)})
-        given = wiring.sandbox_channels(elsewhere, accounts)
-        return wiring.configured(given, ledger=ledger, sealer=sealer)
+        given = adapters.sandbox_channels(elsewhere, accounts)
+        return adapters.configured(given, ledger=ledger, sealer=sealer)
 
 
 def _database(settings: Settings) -> Iterator[Finding]:

@@ -228,8 +228,8 @@ class Batches:
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
             asked = time.monotonic()
-            if await until_back(self._renew_lease, course.held):
-                course.permit.ends = asked + self._lease_seconds
+            renewed = await until_back(self._renew_lease, course.held)
+            course.permit.ends = asked + self._lease_seconds if renewed else 0.0
 
     # -- ledger calls, each run in a thread ------------------------------------------
 

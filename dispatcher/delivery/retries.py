@@ -36,8 +36,8 @@ POLICIES: Mapping[str, RetryPolicy] = {
 
 
 def policy_of(adapter: str) -> RetryPolicy:
-    """The policy of an adapter, or of a further account of it (`name#account`)."""
-    return POLICIES.get(adapter.partition("#")[0], DEFAULT)
+    """The policy of an adapter, or of a further account of it (`name.account`)."""
+    return POLICIES.get(adapter.partition(".")[0], DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,5 +110,6 @@ def create_app(
     ):
         app.include_router(part.router)
     problems.install(app)
+    app.add_middleware(receipts.Shortcut, called=called)
     app.add_middleware(Access, metrics=app.state.metrics)
     return app

@@ -178,7 +178,10 @@ result AS (
         ref, late)
     SELECT %(update)s, r.id, coalesce(x.attempts, 0), %(epoch)s, %(adapter)s,
         -- Accepted twice and shown once: no second proof of one delivery.
-        CASE WHEN %(repeatable)s AND x.id IS NULL AND r.outcome = 'accepted' THEN 'repeated'
+        -- So is one that a person had settled before its answer came.
+        CASE WHEN x.id IS NULL AND r.outcome = 'accepted' AND (%(repeatable)s
+                OR EXISTS (SELECT FROM attempt p WHERE p.update_id = %(update)s
+                    AND p.delivery_id = r.id AND p.ref = 'settled:' || r.id)) THEN 'repeated'
             ELSE r.outcome END,
         r.reason, r.detail, r.ref, x.id IS NULL OR x.was_state <> 'sending'
     FROM result r LEFT JOIN recorded x ON x.id = r.id

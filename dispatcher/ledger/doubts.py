@@ -204,13 +204,14 @@ def known(conn: Connection, doubts: Sequence[Doubt]) -> dict[int, Known]:
 _TOLD = """
 told AS (
     SELECT * FROM unnest(%(updates)s::uuid[], %(ids)s::uuid[], %(asked)s::int[],
-        %(refs)s::text[], %(delays)s::float8[], %(reasons)s::text[])
-        AS t(update_id, delivery_id, asked, ref, delay, reason)
+        %(refs)s::text[], %(delays)s::float8[], %(reasons)s::text[], %(numbers)s::int[])
+        AS t(update_id, delivery_id, asked, ref, delay, reason, number)
 )"""
 _HELD = f"""
 {_TOLD}, held AS (
     DELETE FROM doubt q USING told t
     WHERE q.update_id = t.update_id AND q.delivery_id = t.delivery_id AND q.asked = t.asked
+        AND q.number = t.number
     RETURNING q.*, t.ref, t.reason
 )"""
 
@@ -276,6 +277,7 @@ _AGAIN = f"""
 WITH {_TOLD}
 UPDATE doubt q SET ask_at = now() + make_interval(secs => t.delay) FROM told t
 WHERE q.update_id = t.update_id AND q.delivery_id = t.delivery_id AND q.asked = t.asked
+    AND q.number = t.number
 """
 
 _KEEP = f"WITH {_HELD} SELECT count(*) FROM held"
@@ -338,6 +340,8 @@ def _columns(verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:
         "refs": [verdict.ref for verdict in verdicts],
         "delays": [verdict.delay for verdict in verdicts],
         "reasons": [verdict.reason for verdict in verdicts],
+        # Tokens begin anew with each doubt of a row; the number of its try never comes again.
+        "numbers": [verdict.doubt.claim.attempts for verdict in verdicts],
     }
 
 

@@ -29,12 +29,14 @@ _STATES = ", ".join(f"('{state}', b.{state})" for state in STATES)
 _AGE = "greatest(0, extract(epoch FROM now() - {}))::float8"
 
 # `watched` are batches of updates of which something moves or that were released of late; what
-# is `due` follows `due.take_due`.
+# is `due` follows `due.take_due`. OFFSET 0 has them read update by update, through the index: the
+# planner expects more updates than there are, and would read the batches of all years.
 _READ = f"""
 WITH watched AS MATERIALIZED (
-    SELECT b.* FROM batch b WHERE b.update_id IN (
+    SELECT b.* FROM (
         SELECT update_id FROM release WHERE released_at > now() - interval '{RECENT}'
-        UNION SELECT update_id FROM batch WHERE open)
+        UNION SELECT update_id FROM batch WHERE open) u
+    CROSS JOIN LATERAL (SELECT * FROM batch WHERE update_id = u.update_id OFFSET 0) b
 ), waiting AS (
     SELECT b.lane, b.due_at, b.sending, b.lease_until, b.lease_until > now() AS held,
         b.due_at <= now() AND r.state = 'released' AND m.paused_at IS NULL AS due

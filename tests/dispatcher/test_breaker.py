@@ -8,7 +8,6 @@ import pytest
 from channels.contract import (
     Accepted,
     AdapterBroken,
-    Envelope,
     MessageRefused,
     Outcome,
     Reason,

@@ -7,12 +7,12 @@ from typing import cast
 import pytest
 
 from channels.contract import Adapter, AdapterBroken, Envelope, Outcome, Reason, Unknown
+from dispatcher.adapters import accounts_of, sandbox_channels
 from dispatcher.delivery.failover import Account, Failover, ways
 from dispatcher.ledger.connection import Ledger
 from dispatcher.ledger.failover import Way
 from dispatcher.security.sealing import Sealer
 from dispatcher.settings import SettingsError, environment, load
-from dispatcher.wiring import accounts_of, sandbox_channels
 from tests.dispatcher.test_engine import Desk, Scripted, accepting, made
 
 HOME = Account("scripted", "sms", "phone")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import typer
 
+from bench import capacity
 from channels.contract import Reason
 from dispatcher import cli
 from dispatcher.delivery.evidence import Result
@@ -140,6 +141,25 @@ def test_reasons_and_settings_in_the_handbook_exist() -> None:
     assert set(re.findall(r"`(\w+)`", told[1])) <= {reason.value for reason in Reason}
     variables = set(re.findall(r"`DISPATCHER_(\w+?)(?:_FILE)?`", HANDBOOK))
     assert variables <= {name.upper() for name in Settings.model_fields}
+
+
+def test_the_figures_of_the_model_are_computed() -> None:
+    document = read("docs/scaling.md")
+    for tables in capacity.tables(capacity.kept()):
+        assert tables in document
+
+
+def test_the_model_knows_what_an_account_may_do() -> None:
+    short = next(sender for sender in capacity.SENDERS if "short" in sender.name)
+    assert capacity.senders_for(short, 73_000, within=3_600) == 1
+    assert capacity.senders_for(short, 1_000_000, within=1_000) == 10
+    assert capacity.senders_for(short, 10_000_000, within=3_600) is None
+    assert [capacity.span(s) for s in (90, 120, 7_200, 172_800)] == [
+        "90.0 s",
+        "2.0 min",
+        "2.0 h",
+        "2.0 d",
+    ]
 
 
 def test_the_rules_are_where_the_handbook_says() -> None:

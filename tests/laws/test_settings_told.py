@@ -7,7 +7,7 @@ import click
 import typer.main
 
 from channels import registry
-from dispatcher import wiring
+from dispatcher import adapters
 from dispatcher.cli import app
 from dispatcher.settings import PREFIX, Settings
 from tests.laws.tree import read
@@ -73,7 +73,7 @@ def test_the_example_has_what_each_adapter_needs() -> None:
         for field, about in kind.Settings.model_fields.items():
             fields[f"{PREFIX}CHANNELS__{adapter.upper()}__{field.upper()}"] = about
     second = {name for name in told if "__AT__" in name}
-    own = {f"{PREFIX}CHANNELS__TWILIO_SMS__{field.upper()}" for field in wiring.OWN}
+    own = {f"{PREFIX}CHANNELS__TWILIO_SMS__{field.upper()}" for field in adapters.OWN}
     assert {re.sub("__AT__[A-Z]+__", "__", name) for name in second} <= set(fields) | own
     assert told - second <= set(fields)
     assert {name for name, about in fields.items() if about.is_required()} <= told

@@ -40,12 +40,9 @@ MUST_HAPPEN = {
     "sending to accepted",
     "sending to pending",
     "sending to unknown",
-    "unknown to accepted",
-    "unknown to pending",
     "pending to stopped",
+    "stopped to pending",
     "pending to superseded",
-    "accepted to delivered",
-    "told late",
 }
 
 
@@ -254,6 +251,61 @@ def test_a_row_put_off_after_a_stop_whose_worker_dies_is_stopped(world: World) -
     assert world.rows[delivery].state == "stopped"
 
 
+def test_an_outcome_of_an_older_epoch_moves_nothing(world: World) -> None:
+    """The shortest way of the model's `outcomes_fenced`: told again by who was overtaken."""
+    (batch,) = world.batches()
+    world.lease(batch)
+    (old,) = world.workers
+    world.claim(old, limit=1, lost=False)
+    world.check()
+    (delivery,) = old.hands
+    world.send(old, delivery, "later")
+    world.report(old, lost=True)
+    world.end_lease(batch)
+    world.check()
+    world.lease(batch)
+    new = world.workers[-1]
+    world.claim(new, limit=1, lost=False)
+    world.check()
+    assert list(new.hands) == [delivery]
+    world.report(old, lost=False)
+    world.check()
+    assert world.rows[delivery].state == "sending"
+    world.send(new, delivery, "taken")
+    world.hand_back(new)
+    world.check()
+    assert world.rows[delivery].state == "accepted"
+
+
+def test_who_has_lost_its_lease_claims_nothing(world: World) -> None:
+    """Neither when the lease is over, nor when somebody else has the next."""
+    (batch,) = world.batches()
+    world.lease(batch)
+    (old,) = world.workers
+    world.end_lease(batch)
+    world.claim(old, limit=1, lost=False)
+    assert old.hands == {}
+    world.lease(batch)
+    assert len(world.workers) == 2
+    world.claim(old, limit=1, lost=False)
+    assert old.hands == {}
+    world.check()
+
+
+def test_what_a_lost_answer_claimed_is_handed_back_untried(world: World) -> None:
+    (batch,) = world.batches()
+    world.lease(batch)
+    (worker,) = world.workers
+    world.claim(worker, limit=1, lost=True)
+    world.check()
+    assert "sending" in {row.state for row in world.rows.values()}
+    world.hand_back(worker)
+    world.check()
+    assert {(r.state, r.attempts) for r in world.rows.values() if r.state != "skipped"} == {
+        ("pending", 0)
+    }
+
+
 @pytest.mark.timeout(110)
 def test_any_order_of_acts_keeps_the_ledger(ledger: Ledger) -> None:
     known = packs()
@@ -271,7 +323,7 @@ def test_any_order_of_acts_keeps_the_ledger(ledger: Ledger) -> None:
     run_state_machine_as_test(
         OnThisLedger,
         settings=settings(
-            max_examples=30,
+            max_examples=24,
             stateful_step_count=35,
             # Making a failure shorter takes minutes: whoever looks into one adds Phase.shrink.
             phases=[Phase.generate],
