@@ -47,7 +47,11 @@ class InboxPush:
     accepts: ClassVar[str] = ContactKind.INBOX
     parts: ClassVar[tuple[str, ...]] = ("title", "body")
     limits: ClassVar[Limits] = Limits(
-        unit=Unit.MESSAGE, envelopes_per_request=200, concurrency=4, settle_after=0.0, repeatable=True
+        unit=Unit.MESSAGE,
+        envelopes_per_request=200,
+        concurrency=4,
+        settle_after=0.0,
+        repeatable=True,
     )
     Settings: ClassVar[type[InboxSettings]] = InboxSettings
 

@@ -18,9 +18,9 @@ import httpx
 
 from channels import registry
 from channels.contract import Adapter
+from dispatcher import adapters, wiring
 from dispatcher import broker as brokers
 from dispatcher import settings as settings_module
-from dispatcher import adapters, wiring
 from dispatcher.audiences import PackError, Packs
 from dispatcher.audiences import load as load_packs
 from dispatcher.commands.places import SANDBOX_URL_FILE, URL_FILE, written
