@@ -10,7 +10,7 @@ Sockets and time belong to `channels.transport`.
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +156,9 @@ class CurlHandle:
 
     def response(self) -> Response | NoAnswer:
         """The answer, or `NoAnswer` if it broke off within its headers."""
-        headers = parse_headers(self.lines)
-        if headers is None:
+        if not self.lines or self.lines[-1] not in BLANK:
             return NoAnswer("the answer broke off", Reason.UNREADABLE_ANSWER)
+        headers = Headers(tuple(self.lines))
         return Response(self.curl.getinfo(pycurl.RESPONSE_CODE), headers, b"".join(self.answer))
 
     def failure(self, code: int) -> TransportError:
@@ -200,20 +200,36 @@ def header_lines(headers: Sequence[tuple[str, str]]) -> list[str]:
     return lines
 
 
-def parse_headers(lines: Sequence[bytes]) -> dict[str, str] | None:
-    """The headers of the last answer in `lines`; interim answers such as 100 are dropped.
+BLANK = (b"\r\n", b"\n")
+"""The line that ends the headers; libcurl lets an answer pass that lacks it."""
 
-    None if the blank line that ends them is missing, which libcurl lets pass.
-    """
-    headers: dict[str, str] = {}
-    complete = False
-    for line in lines:
-        name, colon, value = line.decode("latin-1").partition(":")
-        if colon:
-            headers[name.lower()] = value.strip()
-        elif name.startswith("HTTP/"):
-            headers.clear()
-            complete = False
-        else:
-            complete = True
-    return headers if complete else None
+
+class Headers(Mapping[str, str]):
+    """The headers of the last answer in `lines`, read when the first is asked for: most
+    answers are judged without. Interim answers such as 100 are dropped."""
+
+    __slots__ = ("_lines", "_read")
+
+    def __init__(self, lines: tuple[bytes, ...]) -> None:
+        self._lines = lines
+        self._read: dict[str, str] | None = None
+
+    def _parsed(self) -> dict[str, str]:
+        if self._read is None:
+            self._read = {}
+            for line in self._lines:
+                name, colon, value = line.decode("latin-1").partition(":")
+                if colon:
+                    self._read[name.lower()] = value.strip()
+                elif name.startswith("HTTP/"):
+                    self._read.clear()
+        return self._read
+
+    def __getitem__(self, name: str) -> str:
+        return self._parsed()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parsed())
+
+    def __len__(self) -> int:
+        return len(self._parsed())
