@@ -47,6 +47,8 @@ def sandbox_channels(settings: Settings, accounts: Sequence[str]) -> dict[str, d
             "account_sid": credentials.TWILIO_ACCOUNT_SID,
             "auth_token": credentials.TWILIO_AUTH_TOKEN,
             "webhook_secret": credentials.TWILIO_SHARED_KEY,
+            # The simulator lists what it took after a second.
+            "settle_after": 5.0,
             "base_url": url,
         },
         "sendgrid_email": {

@@ -91,8 +91,10 @@ def api(settings: Settings, *, port: int | None = None) -> None:
         Server(config).run(sockets=[bound])
 
 
-SLOTS = 4
+SLOTS = 2
 """Tasks that a worker has under way at once: few, since rows in doubt after a crash are theirs."""
+SLOTS_WITH_PLANS = 4
+"""The same for one that also plans and sweeps, which send nothing."""
 
 
 def worker(settings: Settings, queues: Sequence[str]) -> None:
@@ -109,7 +111,7 @@ def worker(settings: Settings, queues: Sequence[str]) -> None:
         hostname=name,
         queues=list(queues),
         pool_cls="threads",
-        concurrency=SLOTS,
+        concurrency=SLOTS_WITH_PLANS if "plan" in queues else SLOTS,
         quiet=True,
         loglevel=settings.log_level.upper(),
         without_gossip=True,

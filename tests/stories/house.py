@@ -24,6 +24,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 import psycopg
+import redis
 
 from channels.contract import ContactKind
 from dispatcher.commands import processes
@@ -325,6 +326,10 @@ class House:
         leased = "SELECT count(*) FROM batch WHERE lease_until > now()"
         until(lambda: self.sql(leased) == [(0,)], within=LEASE + 5, what="the end of all leases")
         self.sandbox.clear()
+        with redis.Redis.from_url(self.stack.addresses.broker_url) as valkey:
+            # What a provider said to one story about waiting is nothing to the next.
+            for key in valkey.scan_iter("pace:*"):
+                valkey.delete(key)
         tables = self.sql(
             "SELECT string_agg(quote_ident(c.relname), ', ') FROM pg_class c"
             " WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')"
@@ -370,7 +375,11 @@ def living(
             "port": 8_100,
             "lease": LEASE,
             # A request that would outlast a story's lease is never started.
-            "channels": {"sendgrid_email": {"timeout": "10"}},
+            "channels": {
+                "sendgrid_email": {"timeout": "10"},
+                # The simulator lists what it took after a second.
+                "twilio_sms": {"settle_after": "2"},
+            },
         }
         | other
     )
