@@ -18,6 +18,7 @@ from channels.contract import Message
 from dispatcher.ledger.batches import Claim
 from dispatcher.ledger.connection import Connection
 from dispatcher.ledger.counting import counters
+from dispatcher.ledger.superseding import told_since
 from dispatcher.ledger.updates import message_from
 
 KNOWN_DAYS = 7
@@ -239,11 +240,7 @@ SELECT count(*) FROM changed
 _RESEND = f"""
 WITH {_HELD}, placed AS (
     SELECT h.*, CASE WHEN u.expires_at <= now() THEN 'expired'
-        WHEN EXISTS (SELECT FROM incident_update n
-            JOIN delivery o ON o.update_id = n.id AND o.recipient_id = d.recipient_id
-            WHERE n.incident_id = u.incident_id AND n.id > u.id
-                AND NOT (o.state = 'skipped' AND o.reason <> 'shared_contact'))
-            THEN 'superseded'
+        WHEN {told_since(update="u.id", recipient="d.recipient_id")} THEN 'superseded'
         WHEN h.number >= {TRIES} THEN 'failed'
         WHEN r.state <> 'released' THEN 'stopped' ELSE 'pending' END AS state
     FROM held h
