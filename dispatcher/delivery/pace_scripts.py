@@ -61,9 +61,9 @@ TAKE: Final = (
     _COMMON
     + """
 -- KEYS: sender, marker, then each long window.
--- ARGV: rate, units, wanted, least, urgent, renewed, ahead; then for each long window its
--- seconds, its limit and what the ledger counts of it by quarters, newest first, or -1 if it
--- was not asked.
+-- ARGV: rate, units, wanted, least, urgent, renewed, ahead, lead (seconds before which the
+-- worker cannot start); then for each long window its seconds, its limit and what the ledger
+-- counts of it by quarters, newest first, or -1 if it was not asked.
 -- Answers granted, now, first moment, interval, wait, the new `tat`; granted is -1 if the
 -- ledger must be asked first.
 local rate, units, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -82,7 +82,7 @@ if tat > now + REACH + MOST / (rate * LEAST) then -- the clock went back
     tat = now + REACH + interval
     redis.call('HSET', KEYS[1], 'tat', text(tat))
 end
-local first = math.max(tat, now, since + REACH + interval, held(state[4]))
+local first = math.max(tat, now + tonumber(ARGV[8]), since + REACH + interval, held(state[4]))
 
 local granted = math.min(wanted, math.floor((now + ahead - first) / interval) + 1)
 -- Bulk takes no crumbs: a quarter of its reach at once, or all that it wants.
@@ -94,7 +94,7 @@ if granted < least then granted = 0 end
 
 local spent = {}
 for w = 3, #KEYS do
-    local key, at = KEYS[w], 8 + (w - 3) * 6
+    local key, at = KEYS[w], 9 + (w - 3) * 6
     local seconds, limit = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
     local width = seconds / BUCKETS
     local index = math.floor(now / width)

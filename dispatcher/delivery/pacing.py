@@ -3,7 +3,8 @@
 A grant is a row of moments, evenly spaced, a second ahead at most, that no other worker has:
 no stretch of a second, wherever it begins, holds more than the rate in the provider's unit.
 Taking n is one script on Valkey's clock whatever n is (`pace_scripts`), and the moments
-arrive on the worker's own clock (`server_clock`). Bulk reaches half as far ahead as urgent,
+arrive on the worker's own clock (`server_clock`). What is still to be claimed gets none that
+would pass before it is: the first lies as far ahead as a busy worker lately needed. Bulk reaches half as far ahead as urgent,
 so the moments beyond are always urgent's; long windows are budgets of which urgent has a
 tenth to itself, counted from the ledger when Valkey does not know them. Throttling halves a
 sender's rate for everybody, and it recovers within a minute. Without Valkey a worker goes on
@@ -43,6 +44,8 @@ ALONE_SHARE: Final = 0.1
 REQUEST_SECONDS: Final = 0.015
 """Seconds of the rate that one request of many envelopes may hold, so that it, too, fits into
 the play that the guard leaves."""
+MOST_LEAD: Final = 0.2
+"""Seconds that the first moment may lie ahead because the worker is busy."""
 READINGS: Final = 5
 """Looks at the server's clock, at most, before a grant of which it is not sure enough."""
 QUARTERS: Final = 4
@@ -129,6 +132,15 @@ class Pacing:
         self._give_back = _Script(redis, pace_scripts.GIVE_BACK)
         self._throttled = _Script(redis, pace_scripts.THROTTLED)
         self._ends: dict[str, float] = {}
+        self.lead = 0.0
+
+    def started(self, late: float) -> None:
+        """A grant's first moment found its worker so many seconds late, or early if below 0.
+
+        The lead follows lateness at once, and comes down slowly.
+        """
+        change = late if late > 0.0 else max(late, -self.lead) / 16
+        self.lead = min(MOST_LEAD, max(0.0, self.lead + change))
 
     async def prime(self) -> None:
         """Get over with what a first grant waits for, when a worker starts.
@@ -136,7 +148,7 @@ class Pacing:
         A Valkey that remembers nothing grants nothing for a second: others may hold moments.
         """
         try:
-            await self._ask(Pace("", 1.0), 0, urgent=False, ahead=0.0)
+            await self._ask(Pace("", 1.0), 0, _Reach(urgent=False, ahead=0.0, lead=0.0))
         except (RedisError, OSError):
             return
 
@@ -148,13 +160,16 @@ class Pacing:
         urgent: bool = False,
         patience: float = 0.0,
         within: float = REACH,
+        in_hand: bool = False,
     ) -> Grant:
         """Moments for up to `wanted` envelopes, all in the next `within` seconds, or as far as
-        the lane may reach if that is less; waits up to `patience` seconds for any."""
+        the lane may reach if that is less; waits up to `patience` seconds for any. Those
+        `in_hand` can leave at once, others are claimed first."""
         ahead = min(within, REACH if urgent else BULK_AHEAD)
+        reach = _Reach(urgent=urgent, ahead=ahead, lead=0.0 if in_hand else self.lead)
         gives_up = self._monotonic() + patience
         while True:
-            grant = await self._take_now(pace, wanted, urgent=urgent, ahead=ahead)
+            grant = await self._take_now(pace, wanted, reach)
             if grant.count or self._monotonic() + grant.wait > gives_up:
                 return grant
             # Not longer than the caller allowed: it wants what it has claimed to leave soon.
@@ -193,18 +208,16 @@ class Pacing:
         log.warning("pacing.throttled", share=float(share), retry_after=retry_after)
         return float(share)
 
-    async def _take_now(self, pace: Pace, wanted: int, *, urgent: bool, ahead: float) -> Grant:
+    async def _take_now(self, pace: Pace, wanted: int, reach: "_Reach") -> Grant:
         try:
             moved = await self._read_clock()
-            answer, jumped = await self._ask(pace, wanted, urgent=urgent, ahead=ahead)
+            answer, jumped = await self._ask(pace, wanted, reach)
             if int(answer[0]) < 0:
                 seeds = await self._seeds(pace)
-                answer, jumped = await self._ask(
-                    pace, wanted, urgent=urgent, ahead=ahead, seeds=seeds
-                )
+                answer, jumped = await self._ask(pace, wanted, reach, seeds=seeds)
         except (RedisError, OSError) as error:
             log.warning("pacing.alone", sender_rate=pace.rate, error=type(error).__name__)
-            return self._take_alone(pace, wanted, ahead)
+            return self._take_alone(pace, wanted, reach)
         count, at, first, interval, wait, until = answer
         grant = Grant(
             max(0, int(count)),
@@ -227,9 +240,8 @@ class Pacing:
         self,
         pace: Pace,
         wanted: int,
+        reach: "_Reach",
         *,
-        urgent: bool,
-        ahead: float,
         seeds: Sequence[Sequence[int]] = (),
     ) -> tuple[list[Any], bool]:
         """The script's answer, and whether the server's clock has jumped since the last one."""
@@ -239,9 +251,10 @@ class Pacing:
             pace.units,
             wanted,
             min(wanted, pace.lump),
-            int(urgent),
+            int(reach.urgent),
             0,
-            repr(ahead),
+            repr(reach.ahead),
+            repr(reach.lead),
         ]
         for n, budget in enumerate(pace.budgets):
             args += [repr(budget.seconds), budget.limit]
@@ -281,17 +294,26 @@ class Pacing:
             )
         return seeds
 
-    def _take_alone(self, pace: Pace, wanted: int, ahead: float) -> Grant:
+    def _take_alone(self, pace: Pace, wanted: int, reach: "_Reach") -> Grant:
         """A share of the slowest of the sender's windows, by this worker's own clock."""
         now = self._monotonic()
         rates = [pace.rate, *(budget.limit / budget.seconds for budget in pace.budgets)]
         interval = pace.units / (min(rates) * ALONE_SHARE)
-        first = max(self._ends.get(pace.sender, 0.0), now)
-        count = min(wanted, int((now + ahead - first) // interval) + 1)
+        first = max(self._ends.get(pace.sender, 0.0), now + reach.lead)
+        count = min(wanted, int((now + reach.ahead - first) // interval) + 1)
         if count < 1:
-            return Grant(0, wait=max(first - now - ahead, 0.001))
+            return Grant(0, wait=max(first - now - reach.ahead, 0.001))
         self._ends[pace.sender] = first + count * interval
         return Grant(count, first, interval)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """Moments between `lead` and `ahead` seconds from now, and for which lane."""
+
+    urgent: bool
+    ahead: float
+    lead: float
 
 
 class _Script:

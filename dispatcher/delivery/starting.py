@@ -69,10 +69,16 @@ class Starting(Generic[T]):
         returns, while the answers are still to come.
         """
         waiting = deque(envelopes)
+        if waiting and grant.count:
+            self._pacing.started(self._monotonic() - grant.first)
         while waiting and may_start():
             if not grant.count:
                 grant = await self._pacing.take(
-                    pace, len(waiting), urgent=urgent, within=REACH if urgent else SOON
+                    pace,
+                    len(waiting),
+                    urgent=urgent,
+                    within=REACH if urgent else SOON,
+                    in_hand=True,
                 )
                 if not grant.count:
                     break

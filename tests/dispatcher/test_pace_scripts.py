@@ -37,8 +37,9 @@ class Sender:
         self.now = START
         self.held: list[list[tuple[float, bool]]] = []
 
-    def take(self, wanted: int, *, urgent: bool, within: float = REACH) -> float:
-        """Seconds to wait if nothing was granted, else 0; no moment may lie too far off."""
+    def take(self, wanted: int, *, urgent: bool, within: float = REACH, lead: float = 0.0) -> float:
+        """Seconds to wait if nothing was granted, else 0; no moment may lie too far off, nor
+        nearer than the lead."""
         reach = min(within, REACH if urgent else BULK_AHEAD)
         window = [SECONDS, LIMIT, 0, 0, 0, 0] if self._long else []
         args: list[str | float] = [
@@ -49,12 +50,13 @@ class Sender:
             int(urgent),
             0,
             reach,
+            lead,
             *window,
             repr(self.now),
         ]
         count, _, first, interval, wait, until = self._take(keys=[*KEYS, *self._long], args=args)
         moments = [float(first) + n * float(interval) for n in range(count)]
-        assert all(self.now - 1e-5 <= at <= self.now + reach + 1e-5 for at in moments)
+        assert all(self.now + lead - 1e-5 <= at <= self.now + reach + 1e-5 for at in moments)
         assert len(moments) <= wanted
         if moments:
             self.held.append([(at, urgent) for at in moments])
@@ -105,6 +107,7 @@ def fullest(moments: list[float], seconds: float) -> int:
 _STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("bulk"), st.integers(1, 60)),
+        st.tuples(st.just("busy"), st.integers(1, 60)),
         st.tuples(st.just("urgent"), st.integers(1, 10)),
         st.tuples(st.just("back"), st.integers(1, 60)),
         st.tuples(st.just("throttled"), st.just(0)),
@@ -131,8 +134,8 @@ def test_no_order_of_asking_and_giving_back_exceeds_any_window(
             sender.throttled()
         elif step == "back" and sender.held:
             sender.give_back(much)
-        elif step in ("bulk", "urgent"):
-            sender.take(much, urgent=step == "urgent")
+        elif step in ("bulk", "busy", "urgent"):
+            sender.take(much, urgent=step == "urgent", lead=0.15 if step == "busy" else 0.0)
     moments = sender.moments()
     assert fullest(moments, 1.0) <= max(1, math.ceil(rate))
     gaps = [after - before for before, after in pairwise(moments)]

@@ -12,7 +12,17 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from dispatcher.delivery.pace_scripts import BULK_AHEAD, LEAST_SHARE, REACH
-from dispatcher.delivery.pacing import ALONE_SHARE, GUARD, Budget, Counted, Grant, Pace, Pacing
+from dispatcher.delivery.pacing import (
+    ALONE_SHARE,
+    GUARD,
+    MOST_LEAD,
+    Budget,
+    Counted,
+    Grant,
+    Pace,
+    Pacing,
+)
+from dispatcher.delivery.server_clock import SHARP
 from dispatcher.embedded import Addresses
 
 QUARTER_HOUR = Budget(seconds=900.0, limit=100)
@@ -289,3 +299,27 @@ async def test_a_jump_of_the_server_s_clock_lets_granted_moments_pass(redis: Red
     jumped = await pacing.take(pace, 10)
     assert (jumped.count, jumped.wait) == (0, REACH)
     assert (await pacing.take(pace, 10)).count == 10
+
+
+async def test_a_busy_worker_is_granted_moments_that_it_can_keep(redis: Redis) -> None:
+    """What is to be claimed first starts no sooner than it lately could; what is in hand may."""
+    pacing = await pacing_of(redis)
+    pacing.started(late=0.15)
+    asked = time.monotonic()
+    later = await pacing.take(Pace("sms:a", rate=50.0), 5)
+    at_once = await pacing.take(Pace("sms:b", rate=50.0), 5, in_hand=True)
+    answered = time.monotonic()
+    assert later.first >= asked + 0.15 - SHARP
+    assert at_once.first <= answered + SHARP
+
+
+def test_the_lead_comes_down_and_has_an_end() -> None:
+    pacing = Pacing(Redis(port=1))
+    pacing.started(late=60.0)
+    leads = [pacing.lead]
+    for _ in range(200):
+        pacing.started(late=-pacing.lead)
+        leads.append(pacing.lead)
+    assert leads[0] == MOST_LEAD
+    assert leads == sorted(leads, reverse=True)
+    assert leads[-1] < 0.001

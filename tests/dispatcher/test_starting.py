@@ -46,8 +46,10 @@ class Grants(Pacing):
         urgent: bool = False,
         patience: float = 0.0,
         within: float = REACH,
+        in_hand: bool = False,
     ) -> Grant:
         assert within == SOON
+        assert in_hand
         self.wanted.append(wanted)
         if not self._grants:
             return Grant(0, wait=1.0)
