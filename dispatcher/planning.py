@@ -2,13 +2,15 @@
 
 Owns the question that is put to the ledger; the answer is set-based SQL there. A plan is
 re-runnable: a lane's audiences are planned once, and urgent lanes leave while bulk is still
-being planned. Of many people a few go ahead, in a transaction of their own, so that the
-first has the message while the last is still being looked for.
+being planned. Of many people a few go ahead, and then an eighth, each part in a transaction
+of its own: the first have the message while the last are still being looked for, and the
+workers are busy meanwhile.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from uuid import UUID
 
 import structlog
 
@@ -17,11 +19,9 @@ from dispatcher.audiences import Lane, Organisation, Packs, Reach, Scope
 from dispatcher.incidents import Incident, Phase
 from dispatcher.ledger import incidents, plans, selection, updates
 from dispatcher.ledger.connection import Connection, Ledger
+from dispatcher.ledger.selection import Span
 
 log = structlog.get_logger(__name__)
-
-VANGUARD = 256
-"""People planned and sent ahead while the rest of many is still being selected."""
 
 LANE_ORDER = (Lane.URGENT.value, Lane.NORMAL.value, Lane.BULK.value)
 
@@ -103,6 +103,40 @@ def senders(organisation: Organisation) -> tuple[selection.Sending, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """In which parts many people are planned: a `vanguard` first, then an eighth of the
+    directory if that is at least `least` people, then the rest. `few` are planned at once."""
+
+    vanguard: int = 256
+    few: int = 2_000
+    least: int = 4_096
+
+    def after(self, done: Span | None, directory: Span | None, *, start: int) -> Span | None:
+        """Whom to plan after those of `done`, who lie beside them; None for all that are left.
+
+        The vanguard begins anywhere, by `start`: it is others for each incident.
+        """
+        if directory is None or directory.size < 20 * self.vanguard:
+            return None
+        if done is None:
+            first = directory.first + start % (directory.size - self.vanguard)
+            return Span(first, first + self.vanguard - 1)
+        more = directory.size // 8 - done.size
+        if directory.size // 8 < self.least or more < 1:
+            return None
+        if done.last + more <= directory.last:
+            return Span(done.last + 1, done.last + more)
+        return Span(done.first - more, done.first - 1)
+
+
+def together(done: Span | None, part: Span) -> Span:
+    """Two parts that lie side by side."""
+    if done is None:
+        return part
+    return Span(min(done.first, part.first), max(done.last, part.last))
+
+
 class Planner:
     """Plans released updates. `send` names batches (id, lane) to the workers after each commit."""
 
@@ -115,6 +149,7 @@ class Planner:
         drill_routes: Sequence[Route],
         send: Callable[[Sequence[tuple[int, str]]], object],
         batch_size: int = 1_000,
+        parts: Parts | None = None,
     ) -> None:
         self._ledger = ledger
         self._packs = packs
@@ -122,6 +157,7 @@ class Planner:
         self._drill_routes = drill_routes
         self._send = send
         self._batch_size = batch_size
+        self._parts = parts or Parts()
 
     def question(
         self,
@@ -180,8 +216,9 @@ class Planner:
         due = [d for d in plans.due(conn, update_id) if d.lane == lane]
         if not due:
             return False, []
-        # Audiences whose vanguards differ are planned one after the other.
-        part = tuple(d.audience for d in due if d.vanguard == due[0].vanguard)
+        # Audiences of which other parts are planned follow one after the other.
+        done = due[0].done
+        audiences = tuple(d.audience for d in due if d.done == done)
         incident = incidents.get(conn, update.incident_id)
         assert incident is not None
         correction = update.phase == Phase.CORRECTION
@@ -192,26 +229,41 @@ class Planner:
             phase=Phase(update.phase),
             aim=Aim(
                 named=tuple(update.audiences),
-                due=part,
+                due=audiences,
                 earlier=tuple(plans.earlier_updates(conn, incident.id, update_id)),
                 withdrawn=tuple(update.withdraws) if correction else (),
             ),
-            wordings=plans.wordings(conn, update_id, part),
+            wordings=plans.wordings(conn, update_id, audiences),
         )
-        if due[0].vanguard is None and not correction:
-            span = plans.vanguard(conn, incident.id, people=VANGUARD)
-            if span is not None:
-                few = selection.select(conn, replace(question, among=span))
-                if selection.size(conn) >= VANGUARD // 20:
-                    queued = self._insert(conn, question, lane, few=few)
-                    plans.mark_vanguard(conn, update_id, part, span)
-                    return True, queued
-        few = selection.select(conn, replace(question, beyond=due[0].vanguard))
-        queued = self._insert(conn, question, lane, few=few)
-        packs = self._packs.audiences
-        falling = [name for name in part if name in packs and packs[name].falls]
-        plans.mark_planned(conn, update_id, part, falling=falling)
+        found, part = self._select(conn, question, done, in_parts=not correction)
+        queued = self._insert(conn, question, lane, few=found.few)
+        if part is None:
+            packs = self._packs.audiences
+            falling = [name for name in audiences if name in packs and packs[name].falls]
+            plans.mark_planned(conn, update_id, audiences, falling=falling)
+        else:
+            plans.mark_part(conn, update_id, audiences, together(done, part))
         return True, queued
+
+    def _select(
+        self, conn: Connection, question: selection.Question, done: Span | None, *, in_parts: bool
+    ) -> tuple[selection.Selected, Span | None]:
+        """Select the next part, and which it is; None if nobody is left then."""
+        assert question.incident_id is not None
+        # Its last bits are random.
+        start = UUID(question.incident_id).int & 0xFFFF_FFFF
+        part = None
+        if in_parts:
+            part = self._parts.after(done, plans.directory(conn), start=start)
+        if part is not None and done is None:
+            found = selection.select(conn, replace(question, at_most=self._parts.few))
+            if found is not None:
+                return found, None
+        found = selection.select(
+            conn, replace(question, among=part, beyond=done if part is None else None)
+        )
+        assert found is not None
+        return found, part
 
     def _insert(
         self, conn: Connection, question: selection.Question, lane: str, *, few: bool

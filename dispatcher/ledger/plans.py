@@ -1,7 +1,7 @@
 """A selection becomes rows: planned counts, batches in order, deliveries with reasons.
 
-Everything of one lane is one transaction, so a plan is there whole or not at all, and
-planning the same audience again adds nothing.
+A part of a lane is one transaction, so it is there whole or not at all, and planning the same
+audience again adds only what is missing.
 """
 
 from collections.abc import Sequence
@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from dispatcher.ledger import selection
 from dispatcher.ledger.connection import Connection, one
 from dispatcher.ledger.counting import counters
+from dispatcher.ledger.question import Span
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """An audience released and not yet planned, but for its vanguard (first and last id)."""
+    """An audience released and not yet planned, but for the people of `done`."""
 
     audience: str
     lane: str
-    vanguard: tuple[int, int] | None = None
+    done: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def due(conn: Connection, update_id: str) -> list[Due]:
         " AND state = 'released' AND planned_at IS NULL ORDER BY audience",
         (update_id,),
     ).fetchall()
-    return [Due(row[0], row[1], None if row[2] is None else (row[2], row[3])) for row in rows]
+    return [Due(row[0], row[1], None if row[2] is None else Span(row[2], row[3])) for row in rows]
 
 
 def mark_planned(
@@ -74,30 +75,18 @@ def mark_planned(
     )
 
 
-def vanguard(conn: Connection, incident_id: str, *, people: int) -> tuple[int, int] | None:
-    """Ids of some people of the directory, others for each incident; None if it is small."""
+def directory(conn: Connection) -> Span | None:
+    """From the first to the last person; None if there is nobody."""
     row = conn.execute("SELECT min(id), max(id) FROM recipient").fetchone()
-    if row is None or row[0] is None or row[1] - row[0] < 20 * people:
-        return None
-    first = int(
-        one(
-            conn.execute(
-                "SELECT %(low)s + abs(hashtextextended(%(incident)s, 3) %% %(span)s)",
-                {"low": row[0], "span": row[1] - row[0] - people, "incident": incident_id},
-            ).fetchone()
-        )
-    )
-    return first, first + people - 1
+    return None if row is None or row[0] is None else Span(row[0], row[1])
 
 
-def mark_vanguard(
-    conn: Connection, update_id: str, audiences: Sequence[str], span: tuple[int, int]
-) -> None:
+def mark_part(conn: Connection, update_id: str, audiences: Sequence[str], done: Span) -> None:
     """These people of the audiences are planned; the rest follows."""
     conn.execute(
         "UPDATE release SET vanguard_first = %s, vanguard_last = %s"
         " WHERE update_id = %s AND audience = ANY(%s)",
-        (*span, update_id, list(audiences)),
+        (done.first, done.last, update_id, list(audiences)),
     )
 
 

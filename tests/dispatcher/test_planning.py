@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from channels.contract import Message
 from dispatcher.audiences import Audience, ChannelStep, Lane, Packs, Reach, Scope, load
@@ -13,7 +15,8 @@ from dispatcher.incidents import Incident, NewIncident, NewUpdate, Phase
 from dispatcher.ledger import incidents, plans, progress, updates
 from dispatcher.ledger.connection import Connection, Ledger
 from dispatcher.ledger.recipients import ContactRow, RecipientRow, importing
-from dispatcher.planning import Planner, Route
+from dispatcher.ledger.selection import Span
+from dispatcher.planning import Parts, Planner, Route, together
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 ROUTES = (Route("twilio_sms", "sms", "phone"), Route("sendgrid_email", "email", "email"))
@@ -58,7 +61,7 @@ class House:
     incident: Incident
     sent: list[tuple[int, str]] = field(default_factory=list)
 
-    def planner(self, *, batch_size: int = 1_000) -> Planner:
+    def planner(self, *, batch_size: int = 1_000, parts: Parts | None = None) -> Planner:
         return Planner(
             self.ledger,
             self.packs,
@@ -66,6 +69,7 @@ class House:
             drill_routes=(),
             send=self.sent.extend,
             batch_size=batch_size,
+            parts=parts,
         )
 
     def person(self, ref: str, segment: str, *addresses: str, tags: Sequence[str] = ()) -> None:
@@ -332,3 +336,81 @@ def test_a_planner_that_finds_another_at_the_incident_leaves_it_to_the_sweep(hou
         assert updates.unplanned(work.conn) == [update]
     assert house.planner().plan(update) == 1
     assert house.rows(update) == {("c", "sms"): PENDING}
+
+
+SMALL = Parts(vanguard=2, few=3, least=4)
+
+
+def crowd(house: House, count: int) -> set[str]:
+    """Consumers with a telephone each; the last two share one."""
+    numbers = [str(number) for number in range(count - 1)]
+    for number, phone in enumerate([*numbers, numbers[-1]]):
+        house.person(f"c{number}", "consumer", phone)
+    return {f"c{number}" for number in range(count)}
+
+
+def test_many_are_planned_in_parts_and_each_once(house: House) -> None:
+    """A few, an eighth, and the rest: workers hear of each part as soon as it is there."""
+    people = crowd(house, 48)
+    update = house.release("consumer")
+    heard: list[int] = []
+    planner = Planner(
+        house.ledger,
+        house.packs,
+        routes=ROUTES,
+        drill_routes=(),
+        send=lambda named: heard.append(len(house.rows(update))),
+        parts=SMALL,
+    )
+    planner.plan(update)
+    assert heard == [2, 6, 48]
+    rows = house.rows(update)
+    assert {ref for ref, _ in rows} == people
+    assert sorted(rows.values()) == [PENDING] * 47 + [("skipped", "shared_contact")]
+
+
+def test_a_planner_that_ends_between_two_parts_is_followed_by_one_that_goes_on(
+    house: House,
+) -> None:
+    people = crowd(house, 48)
+    update = house.release("consumer")
+
+    class Killed(Exception):
+        pass
+
+    def killed(named: object) -> None:
+        raise Killed
+
+    planner = Planner(
+        house.ledger, house.packs, routes=ROUTES, drill_routes=(), send=killed, parts=SMALL
+    )
+    for _ in range(3):
+        with pytest.raises(Killed):
+            planner.plan(update)
+    assert {ref for ref, _ in house.rows(update)} == people
+    with house.ledger.read() as conn:
+        assert updates.unplanned(conn) == []
+
+
+def test_few_of_many_are_planned_at_once(house: House) -> None:
+    crowd(house, 45)
+    for number in range(3):
+        house.person(f"p{number}", "police", f"9{number}")
+    update = house.release("police")
+    house.planner(parts=SMALL).plan(update)
+    assert set(house.rows(update)) == {("p0", "sms"), ("p1", "sms"), ("p2", "sms")}
+    with house.ledger.read() as conn:
+        assert conn.execute("SELECT vanguard_first FROM release").fetchall() == [(None,)]
+
+
+@given(first=st.integers(1, 10**9), size=st.integers(1, 10**6), start=st.integers(0, 2**32 - 1))
+def test_parts_lie_side_by_side_within_the_directory(first: int, size: int, start: int) -> None:
+    directory, done = Span(first, first + size - 1), None
+    sizes = []
+    while (part := Parts().after(done, directory, start=start)) is not None:
+        sizes.append(part.size)
+        assert directory.first <= part.first <= part.last <= directory.last
+        assert done is None or part.first == done.last + 1 or part.last == done.first - 1
+        done = together(done, part)
+    assert len(sizes) <= 2
+    assert sum(sizes) == (0 if done is None else done.size) <= max(256, size // 8)

@@ -508,7 +508,9 @@ def test_the_selection_is_that_of_plain_python(ledger: Ledger, bystanders: int) 
         with ledger.transaction() as work:
             work.conn.execute("DELETE FROM suppression")
             suppress(work.conn, *suppressed)
-            looked_up += selection.select(work.conn, asked)
+            selected = selection.select(work.conn, asked)
+            assert selected is not None
+            looked_up += selected.few
             found = chosen(work.conn)
             gone = work.conn.execute(
                 "DELETE FROM recipient WHERE starts_with(ref, 'p') RETURNING ref, id"
