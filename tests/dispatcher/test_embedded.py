@@ -149,7 +149,6 @@ def port_of(running: Stack) -> int:
         ("autovacuum", "on"),
         ("wal_compression", "pglz"),
         ("listen_addresses", ""),
-        ("shared_buffers", "256MB"),
         ("max_connections", "100"),
         ("server_encoding", "UTF8"),
         ("TimeZone", "UTC"),
@@ -159,6 +158,13 @@ def port_of(running: Stack) -> int:
 )
 def test_setting(stack: Stack, setting: str, expected: str) -> None:
     assert value(stack, f"SHOW {setting}") == expected
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected"), [(512, 128), (2_048, 256), (24_000, 1_024), (500_000, 1_024)]
+)
+def test_the_database_s_cache_fits_the_machine(memory: int, expected: int) -> None:
+    assert cluster.buffers(memory) == expected
 
 
 def test_text_sorts_by_the_builtin_locale(stack: Stack) -> None:
