@@ -143,6 +143,12 @@ class House:
         )
         return float(found[0][0])
 
+    def rested(self) -> None:
+        """The database as it is some time after an import: tidied up, its files written."""
+        with psycopg.connect(self.stack.addresses.database_url, autocommit=True) as conn:
+            conn.execute("VACUUM (ANALYZE)")
+            conn.execute("CHECKPOINT")
+
     def peak_worker_rss_mb(self) -> float:
         """The most memory that any worker has had, in MB."""
         pids = self.stack.pids()

@@ -51,6 +51,7 @@ ROWS = (
     Row("fanout", "lost", "lost", most=0),
     Row("fanout", "duplicates", "duplicates", most=0),
     Row("fanout", "first_send_ms", "first request of an idle incident, p99, ms", most=150),
+    Row("fanout", "first_send_median_ms", "the same, median, ms"),
     Row("fanout", "first_bulk_send_ms", "first request of the fan-out, ms", most=1_000),
     Row("fanout", "peak_worker_rss_mb", "largest worker, MB", most=200),
     Row("lanes", "urgent_p99_ms", "urgent p99 while bulk runs, ms", most=1_000),

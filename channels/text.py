@@ -100,7 +100,7 @@ def fill(message: Message, envelope: Envelope) -> dict[str, str]:
 
     def value_of(name: str) -> str:
         if name not in ready:
-            ready[name] = _checked(name, message.slots[name], envelope.slots.get(name))
+            ready[name] = checked(name, message.slots[name], envelope.slots.get(name))
         return ready[name]
 
     return _substituted(message, lambda name, _: value_of(name))
@@ -127,7 +127,8 @@ def _substituted(message: Message, value_of: Callable[[str, str], str]) -> dict[
     return {part: replaced(part, text) for part, text in message.parts.items()}
 
 
-def _checked(name: str, slot: Slot, raw: str | None) -> str:
+def checked(name: str, slot: Slot, raw: str | None) -> str:
+    """A recipient's value as `fill` puts it into plain text. Raises `SlotError`."""
     if raw is None:
         raise SlotError(name, "no value")
     value = unicodedata.normalize("NFC", strip_controls(raw))

@@ -1,5 +1,6 @@
 """Claimed rows become envelopes: the one place where a sealed contact is opened."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from channels.contract import Channel, Envelope
@@ -9,6 +10,9 @@ from dispatcher.ledger.batches import Claim, Lease, Record
 from dispatcher.ledger.connection import Ledger
 from dispatcher.ledger.counting import State
 from dispatcher.security.sealing import SealBroken, Sealer
+
+AT_ONCE = 200
+"""Contacts opened before the loop's other work has a turn: moments of others pass meanwhile."""
 
 
 class Envelopes:
@@ -27,7 +31,9 @@ class Envelopes:
         threads: Mapping[bytes, str] = {}
         if held.message.channel == Channel.SOCIAL:
             threads = await until_back(self._threads, held, [claim.lookup for claim in claims])
-        for claim in claims:
+        for number, claim in enumerate(claims, 1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
             if claim.suppressed:
                 records.append(
                     Record(claim.id, State.SKIPPED, "skipped", "suppressed", tried=False)

@@ -135,10 +135,8 @@ class Pacing:
         self.lead = 0.0
 
     def started(self, late: float) -> None:
-        """A grant's first moment found its worker so many seconds late, or early if below 0.
-
-        The lead follows lateness at once, and comes down slowly.
-        """
+        """A grant's first moment found its worker so many seconds later than it may be, or
+        earlier if below 0. The lead follows lateness at once, and comes down slowly."""
         change = late if late > 0.0 else max(late, -self.lead) / 16
         self.lead = min(MOST_LEAD, max(0.0, self.lead + change))
 

@@ -26,8 +26,8 @@ LATE: Final = 0.015
 """Seconds after which a moment is lost. With `SLICE`, well within what pacing's guard leaves:
 the rest of that is the wire's and the provider's."""
 SOON: Final = 0.05
-"""Seconds within which new moments must lie for rows already claimed: the caller has taken its
-next moments by then, which must not pass meanwhile."""
+"""Seconds within which new moments must lie for rows already claimed, beyond the lead of those
+that are still to be: the caller has taken its next moments by then, which must not pass."""
 
 
 def always() -> bool:
@@ -70,14 +70,14 @@ class Starting(Generic[T]):
         """
         waiting = deque(envelopes)
         if waiting and grant.count:
-            self._pacing.started(self._monotonic() - grant.first)
+            self._pacing.started(self._monotonic() - grant.first - LATE / 2)
         while waiting and may_start():
             if not grant.count:
                 grant = await self._pacing.take(
                     pace,
                     len(waiting),
                     urgent=urgent,
-                    within=REACH if urgent else SOON,
+                    within=REACH if urgent else SOON + self._pacing.lead,
                     in_hand=True,
                 )
                 if not grant.count:

@@ -8,10 +8,8 @@ Batches are always locked before their rows.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-from psycopg.rows import class_row
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from channels.contract import Message
 from dispatcher.ledger import breakers
@@ -39,8 +37,7 @@ class Lease:
     repeatable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What became of one claimed delivery.
 
     `state` is where the row goes; `delay` seconds until the next try if it is *pending*
@@ -259,19 +256,19 @@ def _arrays(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A claimed delivery, its contact still sealed; the sending worker alone opens it.
 
-    `name` and `ref` (the recipient's own id) are there only if the message has that slot.
+    `name` and `ref` (the recipient's own id) are there only if the message has that slot. Like
+    a record it is a tuple: there is one of each for every message sent.
     """
 
     id: str
     attempts: int
-    sealed: bytes = field(repr=False)
-    lookup: bytes = field(repr=False)
+    sealed: bytes
+    lookup: bytes
     suppressed: bool
-    name: bytes | None = field(repr=False)
+    name: bytes | None
     ref: str | None
     kind: str
 
@@ -285,7 +282,7 @@ def window(
     update expired or the adapter's breaker open; outcomes are recorded all the same, as
     late evidence where the lease is no longer ours.
     """
-    with conn.cursor(row_factory=class_row(Claim)) as cursor:
+    with conn.cursor() as cursor:
         cursor.execute(
             _WINDOW.encode(),
             _arrays(records)
@@ -301,7 +298,7 @@ def window(
                 "names": "name" in held.message.slots,
             },
         )
-        return cursor.fetchall()
+        return [Claim._make(row) for row in cursor.fetchall()]
 
 
 def report(conn: Connection, held: Lease, records: Sequence[Record], *, seconds: float) -> int:

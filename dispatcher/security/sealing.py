@@ -6,7 +6,6 @@ seals, one looks up. Format: version byte 1, 12-byte nonce, ciphertext with tag.
 """
 
 import hashlib
-import hmac
 import os
 import secrets
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 _VERSION = b"\x01"
@@ -57,7 +57,8 @@ class Sealer:
         if len(master) != 32:
             raise ValueError("the master key must be 64 hexadecimal digits")
         self._aead = AESGCM(_derive(master, b"seal"))
-        self._lookup_key = _derive(master, b"lookup")
+        # Begun once: each lookup goes on from here.
+        self._begun = HMAC(_derive(master, b"lookup"), SHA256())
         self._fingerprint = hashlib.sha256(_derive(master, b"fingerprint")).hexdigest()[:16]
 
     def __repr__(self) -> str:
@@ -70,7 +71,9 @@ class Sealer:
 
     def lookup(self, kind: str, address: str) -> bytes:
         """The keyed hash under which a normalised address of a kind is found."""
-        return hmac.digest(self._lookup_key, f"{kind}:{address}".encode(), "sha256")
+        digest = self._begun.copy()
+        digest.update(f"{kind}:{address}".encode())
+        return digest.finalize()
 
     def seal(self, kind: str, address: str) -> Sealed:
         """Seal a normalised address."""

@@ -21,7 +21,8 @@ from channels.contract import (
     TryLater,
     Unknown,
 )
-from channels.sendgrid_email import MAX_PARTS, MAX_PEOPLE, MAX_SUBJECT, SendgridEmail
+from channels.sendgrid_email import MAX_PARTS, MAX_SUBJECT, SendgridEmail
+from channels.sendgrid_requests import MAX_PEOPLE
 from channels.transport import CurlTransport, Transport
 from tests.contracts.adapters import Case, HttpContract, outcomes_of
 from tests.contracts.server import Answer, Received, Reply

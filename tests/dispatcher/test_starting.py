@@ -48,7 +48,7 @@ class Grants(Pacing):
         within: float = REACH,
         in_hand: bool = False,
     ) -> Grant:
-        assert within == SOON
+        assert within == SOON + self.lead
         assert in_hand
         self.wanted.append(wanted)
         if not self._grants:

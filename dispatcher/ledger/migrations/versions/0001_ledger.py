@@ -306,7 +306,7 @@ BEGIN
         CONTINUE WHEN to_regclass(parent || '_' || suffix) IS NOT NULL;
         EXECUTE format(
             'CREATE TABLE IF NOT EXISTS %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L) '
-            || 'WITH (fillfactor = 45, autovacuum_vacuum_scale_factor = 0.05)',
+            || 'WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05)',
             parent || '_' || suffix, parent, lower_bound, upper_bound);
         -- A new update's id is in no statistics, and the planner would take it for a value
         -- with one row and read all of its rows for each window. Without statistics it
