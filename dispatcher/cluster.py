@@ -112,7 +112,11 @@ def prepare(folder: Path) -> Cluster:
     if not cluster.data.exists():
         _initdb(cluster, secret(folder / "postgres.password"))
     sockets = str(cluster.sockets).replace("'", "''")
-    write(cluster.home / "server.conf", _POSTGRES_CONF.format(sockets=sockets, buffers=buffers(_memory())), mode=0o644)
+    write(
+        cluster.home / "server.conf",
+        _POSTGRES_CONF.format(sockets=sockets, buffers=buffers(_memory())),
+        mode=0o644,
+    )
     return cluster
 
 
