@@ -2,8 +2,8 @@
 
 Owns the question that is put to the ledger; the answer is set-based SQL there. A plan is
 re-runnable: a lane's audiences are planned once, and urgent lanes leave while bulk is still
-being planned. Of many people a few go ahead, and then an eighth, each part in a transaction
-of its own: the first have the message while the last are still being looked for, and the
+being planned. Of many people a few go ahead, and then more, each part in a transaction of
+its own: the first have the message while the last are still being looked for, and the
 workers are busy meanwhile.
 """
 
@@ -105,12 +105,13 @@ def senders(organisation: Organisation) -> tuple[selection.Sending, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """In which parts many people are planned: a `vanguard` first, then an eighth of the
-    directory if that is at least `least` people, then the rest. `few` are planned at once."""
+    """In which parts many people are planned: a `vanguard` first, then up to a sixteenth and up
+    to a quarter of the directory if they are at least `least` people, then the rest: each is
+    planned while the one before is sent. `few` are planned at once."""
 
     vanguard: int = 256
     few: int = 2_000
-    least: int = 4_096
+    least: int = 2_048
 
     def after(self, done: Span | None, directory: Span | None, *, start: int) -> Span | None:
         """Whom to plan after those of `done`, who lie beside them; None for all that are left.
@@ -122,8 +123,9 @@ class Parts:
         if done is None:
             first = directory.first + start % (directory.size - self.vanguard)
             return Span(first, first + self.vanguard - 1)
-        more = directory.size // 8 - done.size
-        if directory.size // 8 < self.least or more < 1:
+        ends = (directory.size // 16, directory.size // 4)
+        more = next((end - done.size for end in ends if end > done.size), 0)
+        if more < self.least:
             return None
         if done.last + more <= directory.last:
             return Span(done.last + 1, done.last + more)
