@@ -29,6 +29,8 @@ from channels.wire import Response
 
 SID = re.compile(r"(?:SM|MM)[0-9A-Za-z]{32}")
 _KEY = re.compile(r"[A-Za-z0-9-]{1,64}")
+_KEY_ALONE = re.compile(r"[^?#\[\]]*\?key=([A-Za-z0-9-]{1,64})")
+"""A URL as we ask to be called at; any other is taken apart."""
 _PHONE = re.compile(r"\+[1-9][0-9]{5,14}")
 
 STATUSES: Mapping[str, ReceiptStatus] = {
@@ -174,6 +176,9 @@ def _failure(code: object) -> tuple[int, Failure]:
 
 def _key(url: str) -> str:
     """The delivery id that our own callback URL carries."""
+    alone = _KEY_ALONE.fullmatch(url)
+    if alone is not None:
+        return alone[1]
     try:
         query = dict(parse_qsl(urlsplit(url).query, max_num_fields=50))
     except ValueError:

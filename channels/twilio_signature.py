@@ -4,12 +4,12 @@ Owns Twilio's two algorithms and its two forms of body. It must not know what a 
 https://www.twilio.com/docs/usage/webhooks/webhooks-security
 """
 
-import base64
+import binascii
 import hashlib
 import hmac
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from urllib.parse import parse_qs, parse_qsl, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import orjson
 
@@ -42,22 +42,26 @@ def verified_fields(request: ReceiptRequest, secrets: Sequence[str]) -> dict[str
         raise ReceiptRefused("unsigned", "no signature of a kind that is known")
     is_json = request.headers.get("content-type", "").lower().startswith("application/json")
     fields = _json_fields(request) if is_json else _form_fields(request.body)
-    posted = () if is_json else fields
-    matches = [
-        hmac.compare_digest(signature(url, posted, secret, algorithm), given)
-        for secret in secrets
-        for url in _spellings(request.public_url)
-    ]
-    if not any(matches):
-        raise ReceiptRefused("forged", "the signature is not the provider's")
-    return dict(reversed(fields))
+    posted = _posted(() if is_json else fields)
+    for secret in secrets:
+        for url in _spellings(request.public_url):
+            if hmac.compare_digest(_signed(url, posted, secret, algorithm), given):
+                return dict(reversed(fields))
+    raise ReceiptRefused("forged", "the signature is not the provider's")
 
 
 def signature(url: str, fields: Fields, secret: str, algorithm: str = "sha1") -> bytes:
     """Base64 of the HMAC over the URL and every distinct name and value, sorted."""
-    text = url + "".join(name + value for name, value in sorted(set(fields)))
-    mac = hmac.new(secret.encode(), text.encode("utf-8", "surrogatepass"), algorithm)
-    return base64.b64encode(mac.digest())
+    return _signed(url, _posted(fields), secret, algorithm)
+
+
+def _posted(fields: Fields) -> str:
+    return "".join([name + value for name, value in sorted(set(fields))])
+
+
+def _signed(url: str, posted: str, secret: str, algorithm: str) -> bytes:
+    text = (url + posted).encode("utf-8", "surrogatepass")
+    return binascii.b2a_base64(hmac.digest(secret.encode(), text, algorithm), newline=False)
 
 
 def _algorithm(settings: str) -> str:
@@ -81,15 +85,33 @@ def _spellings(url: str) -> Iterator[str]:
 
 
 def _form_fields(body: bytes) -> Fields:
+    """A form's fields as posted, blank ones too.
+
+    Not by `urllib.parse.parse_qsl`, which takes three times as long and says the same.
+    """
+    if not body:
+        return []
     try:
-        return parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            errors="strict",
-            max_num_fields=MAX_FIELDS,
-        )
+        parts = body.decode("ascii").split("&")
+        if len(parts) > MAX_FIELDS:
+            raise ValueError("too many fields")
+        return [
+            (_plain(name), _plain(value))
+            for name, _, value in (part.partition("=") for part in parts if part)
+        ]
     except ValueError:
         raise ReceiptRefused("unreadable", "not a form") from None
+
+
+def _plain(text: str) -> str:
+    """A name or value as it was before it was quoted. Raises `ValueError` if it is not UTF-8."""
+    if "+" in text:
+        text = text.replace("+", " ")
+    if "%" not in text:
+        return text
+    if text.rfind("%") == 0 and text.startswith("%2B"):  # as every telephone number
+        return "+" + text[3:]
+    return unquote(text, errors="strict")
 
 
 def _json_fields(request: ReceiptRequest) -> Fields:

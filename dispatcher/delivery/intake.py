@@ -18,7 +18,7 @@ import structlog
 from channels.contract import Consent, ContactKind, Reading, Receipt, ReceiptRequest
 from dispatcher.contacts import ContactError, normalise
 from dispatcher.ledger import receipts
-from dispatcher.ledger.connection import Ledger
+from dispatcher.ledger.connection import Connection, Ledger
 from dispatcher.ledger.receipts import Event, Wish
 from dispatcher.security.sealing import Sealer
 
@@ -63,28 +63,35 @@ class Intake:
         by_adapter: dict[str, list[Told]] = {}
         for each in told:
             by_adapter.setdefault(each.adapter, []).append(each)
-        fresh = 0
-        with self._ledger.transaction() as work:
-            for adapter in sorted(by_adapter):
-                group = by_adapter[adapter]
-                fresh += receipts.keep(
-                    work.conn,
-                    adapter,
-                    _events(r for each in group for r in each.reading.receipts),
-                    sealed=_sealed(self._sealer, adapter, group),
-                    requests=len(group),
-                )
-            wishes = [
-                (adapter, wish)
-                for adapter, group in by_adapter.items()
-                for each in group
-                for wish in self._wishes(each.reading)
-            ]
-            # In one order of addresses, whoever else writes at the same time.
-            for adapter, wish in sorted(wishes, key=lambda w: (w[1].kind, w[1].lookup)):
-                receipts.consent(work.conn, adapter, wish)
+        wishes = [
+            (each.adapter, wish)
+            for each in told
+            if each.reading.consents
+            for wish in self._wishes(each.reading)
+        ]
+        if len(by_adapter) == 1 and not wishes:
+            # Nearly always: one statement, which is its own transaction.
+            with self._ledger.read() as conn:
+                fresh = self._keep(conn, told[0].adapter, told)
+        else:
+            fresh = 0
+            with self._ledger.transaction() as work:
+                for adapter in sorted(by_adapter):
+                    fresh += self._keep(work.conn, adapter, by_adapter[adapter])
+                # In one order of addresses, whoever else writes at the same time.
+                for adapter, wish in sorted(wishes, key=lambda w: (w[1].kind, w[1].lookup)):
+                    receipts.consent(work.conn, adapter, wish)
         if fresh:
             self._tell()
+
+    def _keep(self, conn: Connection, adapter: str, told: Sequence[Told]) -> int:
+        return receipts.keep(
+            conn,
+            adapter,
+            _events(receipt for each in told for receipt in each.reading.receipts),
+            sealed=_sealed(self._sealer, adapter, told),
+            requests=len(told),
+        )
 
     def polled(self, adapter: str, found: Sequence[Receipt]) -> None:
         """Keep what a provider answered when it was asked. Raises `LedgerAway`."""

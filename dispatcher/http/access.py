@@ -11,6 +11,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+from prometheus_client import Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dispatcher.http.metrics import Metrics
@@ -29,6 +30,7 @@ class Access:
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
+        self._timed: dict[tuple[str, str, int], Histogram] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,7 +62,11 @@ class Access:
     def _note(self, scope: Scope, answered: dict[str, Any], seconds: float) -> None:
         route, status = _route(scope), answered["status"]
         if not answered["stream"]:
-            self._metrics.requests.labels(_method(scope), route, status).observe(seconds)
+            named = (_method(scope), route, status)
+            timed = self._timed.get(named)
+            if timed is None:
+                timed = self._timed[named] = self._metrics.requests.labels(*named)
+            timed.observe(seconds)
         if route not in _QUIET:
             log.info(
                 "http.request",

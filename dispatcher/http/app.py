@@ -4,7 +4,7 @@ from typing import Any
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
-from starlette.types import Lifespan
+from starlette.types import Lifespan, Receive, Scope, Send
 
 from dispatcher.http import (
     deliveries,
@@ -52,7 +52,18 @@ _PROBLEM: dict[int | str, dict[str, Any]] = {
 
 
 class Api(FastAPI):
-    """The app, whose OpenAPI document also tells what a problem looks like."""
+    """The app, whose OpenAPI document also tells what a problem looks like.
+
+    `shortcut` is asked first, once it is there.
+    """
+
+    shortcut: receipts.Shortcut | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.shortcut is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await self.shortcut(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         fresh = self.openapi_schema is None
@@ -110,6 +121,8 @@ def create_app(
     ):
         app.include_router(part.router)
     problems.install(app)
-    app.add_middleware(receipts.Shortcut, called=called)
     app.add_middleware(Access, metrics=app.state.metrics)
+    app.shortcut = receipts.Shortcut(
+        called=Access(called, metrics=app.state.metrics), otherwise=super(Api, app).__call__
+    )
     return app

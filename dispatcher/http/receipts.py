@@ -37,8 +37,11 @@ MAX_BYTES = 5_000_000
 """SendGrid sends up to 768 KB at a time; the rest is room."""
 BY_THREAD = 65_536
 """A body beyond this is read in a thread, so that no other request waits for it."""
-GATHER = 0.003
-"""Seconds in which requests are gathered for one transaction."""
+GATHER = 0.005
+"""Seconds in which requests are gathered for one transaction: half of what an answer may take.
+A transaction for each costs five times as much as the request itself."""
+ENOUGH = 12
+"""As many are not kept waiting for others."""
 TOGETHER = 500
 MOST_WAITING = 20_000
 """Requests held at once; more are told to come back."""
@@ -70,6 +73,7 @@ class Together:
         self._gather = gather
         self._waiting: list[tuple[Told, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
+        self._gathered: asyncio.Future[None] | None = None
 
     async def keep(self, told: Told) -> None:
         """Return when it is durable. Raises what writing raised, and `Overloaded`."""
@@ -79,19 +83,35 @@ class Together:
         self._waiting.append((told, stands))
         if self._writer is None:
             self._writer = asyncio.create_task(self._run())
+        elif len(self._waiting) >= ENOUGH:
+            self._go()
         await stands
+
+    def _go(self) -> None:
+        if self._gathered is not None and not self._gathered.done():
+            self._gathered.set_result(None)
 
     async def _run(self) -> None:
         try:
             while self._waiting:
-                if len(self._waiting) < TOGETHER:
-                    # Not a wait for anything to happen: others share the same commit.
-                    await asyncio.sleep(self._gather)
+                if len(self._waiting) < ENOUGH:
+                    await self._others()
                 group = self._waiting[:TOGETHER]
                 del self._waiting[:TOGETHER]
                 await self._commit(group)
         finally:
             self._writer = None
+
+    async def _others(self) -> None:
+        """Wait for others to share the same commit, not for long."""
+        loop = asyncio.get_running_loop()
+        self._gathered = loop.create_future()
+        latest = loop.call_later(self._gather, self._go)
+        try:
+            await self._gathered
+        finally:
+            latest.cancel()
+            self._gathered = None
 
     async def _commit(self, group: Sequence[tuple[Told, asyncio.Future[None]]]) -> None:
         error = await self._try([told for told, _ in group])
@@ -111,7 +131,7 @@ class Together:
 
     async def _try(self, group: Sequence[Told]) -> Exception | None:
         try:
-            await asyncio.to_thread(self._write, group)
+            await asyncio.get_running_loop().run_in_executor(None, self._write, group)
         # Handed on to each who waits.
         except Exception as error:
             return error
@@ -221,11 +241,14 @@ class Receipts:
 
 
 class Shortcut:
-    """Leads providers' requests past the framework's routing, which costs as much again."""
+    """Leads providers' requests past the framework and its layers, which cost as much again.
 
-    def __init__(self, app: ASGIApp, *, called: Receipts) -> None:
-        self._app = app
+    `called` is the route's app, `otherwise` the framework's.
+    """
+
+    def __init__(self, *, called: ASGIApp, otherwise: ASGIApp) -> None:
         self._called = called
+        self._otherwise = otherwise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
@@ -234,7 +257,7 @@ class Shortcut:
                 scope["path_params"] = {"adapter": adapter}
                 await self._called(scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+        await self._otherwise(scope, receive, send)
 
 
 async def _body(receive: Receive) -> bytes | None:

@@ -4,20 +4,24 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
+from channels import twilio_signature
 from channels.contract import (
     Consent,
     ContactKind,
     Reading,
     Reason,
     Receipt,
+    ReceiptRefused,
     ReceiptRequest,
     ReceiptStatus,
     StatusPoller,
@@ -60,8 +64,6 @@ def inbound(body: str, **more: str) -> bytes:
 
 def signature(url: str, body: bytes, secret: str = TOKEN, algorithm: str = "HMAC_SHA1") -> str:
     """As the vendor's own validator computes it."""
-    from urllib.parse import parse_qsl
-
     fields: dict[str, list[str]] = {}
     try:
         for name, value in parse_qsl(body.decode("ascii"), keep_blank_values=True):
@@ -291,6 +293,55 @@ class TestTwilioReceipts(ReceiptContract):
         assert self.refusal(self.json_request(b"[1]")) == "unreadable"
         as_json = {"content-type": "application/json"}
         assert self.refusal(request(callback(), **as_json)) == "forged"
+
+
+_PIECES = ("&", "=", "+", "%", "%2B", "%C3%A9", "%C3", "%zz", "%25", "%2b", "To", "1", "a", ";")
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=12).map("".join))
+@example("To=%2B15550100001")
+@example("Body=%2B+%2B")
+@example("&&a&=b&a=2&")
+def test_a_form_says_what_the_standard_library_reads(form: str) -> None:
+    try:
+        fields: Sequence[tuple[str, str]] | None = parse_qsl(
+            form, keep_blank_values=True, errors="strict"
+        )
+    except ValueError:
+        fields = None
+    signed = twilio_signature.signature(URL, fields or (), TOKEN).decode()
+    came = ReceiptRequest("POST", URL, {"x-twilio-signature": signed}, form.encode())
+    if fields is None:
+        with pytest.raises(ReceiptRefused, match="not a form"):
+            twilio_signature.verified_fields(came, (TOKEN,))
+    else:
+        found = twilio_signature.verified_fields(came, (TOKEN,))
+        assert found == dict(reversed(fields))
+
+
+@pytest.mark.parametrize(
+    ("query", "key"),
+    [
+        (f"?key={KEY}", KEY),
+        (f"?key={KEY}#rc=2", KEY),
+        (f"?a=1&key={KEY}", KEY),
+        (f"?key=1&key={KEY}", KEY),
+        ("?key=%31", "1"),
+        ("?key=" + "k" * 64, "k" * 64),
+        ("?key=" + "k" * 65, ""),
+        ("?key=a_b", ""),
+        ("?key=", ""),
+        ("?a=?key=1", ""),
+        ("?monkey=1", ""),
+        ("#?key=1", ""),
+        ("", ""),
+    ],
+)
+def test_the_key_is_read_wherever_it_stands_in_the_query(query: str, key: str) -> None:
+    adapter = TwilioSms(settings(), CurlTransport())
+    url = f"https://alerts.example.org/v1/receipts/twilio_sms{query}"
+    (receipt,) = adapter.read(request(callback(), url=url), now=NOW).receipts
+    assert receipt.key == key
 
 
 # --- polling -----------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Providers at the door: who is believed, what is refused, and that a 204 is durable."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,8 @@ from channels.contract import (
 )
 from dispatcher.delivery.intake import Intake, Told, as_it_came
 from dispatcher.http.app import create_app
-from dispatcher.ledger.connection import Ledger
+from dispatcher.http.receipts import ENOUGH, Together
+from dispatcher.ledger.connection import Ledger, LedgerRefused
 from dispatcher.wiring import Services
 from tests.dispatcher.http.client import Client, Reply, serving
 from tests.dispatcher.http.conftest import Api
@@ -203,6 +205,57 @@ class Written(Intake):
 
     def write(self, told: Any) -> None:
         self._other(told)
+
+
+async def test_few_are_kept_waiting_for_others_and_enough_are_not() -> None:
+    sizes: list[int] = []
+    told = Told("signed", ReceiptRequest("POST", PUBLIC, {}, b""), Reading())
+    together = Together(lambda group: sizes.append(len(group)), gather=3600.0)
+    async with asyncio.timeout(20):
+        few = [asyncio.create_task(together.keep(told)) for _ in range(ENOUGH - 1)]
+        for _ in range(3):  # for them to come, and for who writes to begin to wait
+            await asyncio.sleep(0)
+        assert not any(task.done() for task in few)
+        await together.keep(told)
+        await asyncio.gather(*few)
+    assert sizes == [ENOUGH]
+
+
+async def test_one_alone_is_written_after_the_time_to_gather() -> None:
+    sizes: list[int] = []
+    told = Told("signed", ReceiptRequest("POST", PUBLIC, {}, b""), Reading())
+    together = Together(lambda group: sizes.append(len(group)), gather=0.001)
+    async with asyncio.timeout(20):
+        await together.keep(told)
+        await together.keep(told)
+    assert sizes == [1, 1]
+
+
+def test_adapters_and_wishes_that_come_together_stand_together(api: Api) -> None:
+    """All or none, whichever way they are written."""
+
+    def says(adapter: str, event: str, *, stop: bool = False) -> Told:
+        consents = (Consent(event, "phone", "+12025550123", False, Reason.OPTED_OUT),)
+        receipt = Receipt(event, KEY, "ref", ReceiptStatus.DELIVERED)
+        reading = Reading((receipt,), consents if stop else ())
+        return Told(adapter, ReceiptRequest("POST", PUBLIC, {}, b""), reading)
+
+    intake = api.services.intake
+    intake.write([says("one", "a"), says("two", "a")])
+    intake.write([says("one", "b", stop=True), says("one", "c")])
+    assert (api.count("receipt"), api.count("receipt_event")) == (3, 4)
+    assert api.count("suppression") == 1
+    for lost in ([says("one", "d"), says("\x00", "d")], [says("\x00", "e", stop=True)]):
+        with pytest.raises(LedgerRefused):
+            intake.write(lost)
+    assert (api.count("receipt"), api.count("receipt_event")) == (3, 4)
+
+
+def test_what_the_framework_would_count_is_counted(api: Api, port: int) -> None:
+    post(port, [{"event": "a"}])
+    figures = Client(port, api.key("read")).get("/metrics").body.decode()
+    timed = 'dispatcher_http_request_seconds_count{method="POST",route="/v1/receipts/{adapter}"'
+    assert f'{timed},status="204"}} 1.0' in figures
 
 
 def test_one_that_the_database_never_takes_costs_no_other_its_place(api: Api) -> None:
