@@ -20,6 +20,7 @@ from bench.crowd import Crowd
 from bench.house import House
 from bench.racing import ROOT
 from bench.receipts import PUBLIC_URL, calling
+from bench.report import between
 from bench.waiting import until
 from dispatcher.audiences import load
 
@@ -294,9 +295,7 @@ def main() -> None:
         KEPT.write_text(json.dumps(asdict(costs), indent=2, ensure_ascii=False) + "\n")
     written = DOCUMENT.read_text(encoding="utf-8")
     for name, text in zip(("capacity", "senders"), tables(kept()), strict=True):
-        before, _, rest = written.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition(f"<!-- /{name} -->")
-        written = f"{before}<!-- {name} -->\n{text}\n{end}{after}"
+        written = between(written, name, text)
     DOCUMENT.write_text(written, encoding="utf-8")
 
 

@@ -1,10 +1,11 @@
 """What the documents show, made of kept results: a table, and charts beside it.
 
-`python -m bench report` reads `docs/figures.json`, writes the charts and prints Markdown.
+`python -m bench report` reads `docs/figures.json`, writes the charts and puts the table between
+the marks `figures` of README and docs/figures.md.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,29 @@ from bench.charts import Bar, bars
 from bench.racing import ROOT
 
 KEPT = ROOT / "docs" / "figures.json"
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "figures.md")
+MARK = "figures"
 
 
-def write(kept: Path = KEPT) -> str:
-    """Write charts beside the kept results; returns the table as Markdown."""
+def write(kept: Path = KEPT, documents: Sequence[Path] = DOCUMENTS) -> str:
+    """Write charts beside the kept results and the table into documents; returns it as Markdown."""
     results = json.loads(kept.read_text(encoding="utf-8"))
     for name, drawn in charts(results):
         (kept.parent / name).write_text(drawn, encoding="utf-8")
-    return table.markdown(results, machine=results["machine"])
+    shown = table.markdown(results, machine=results["machine"])
+    for document in documents:
+        before = document.read_text(encoding="utf-8")
+        document.write_text(between(before, MARK, shown), encoding="utf-8")
+    return shown
+
+
+def between(document: str, mark: str, text: str) -> str:
+    """The document with the text between `<!-- mark -->` and `<!-- /mark -->`."""
+    before, opened, rest = document.partition(f"<!-- {mark} -->\n")
+    _, closed, after = rest.partition(f"<!-- /{mark} -->")
+    if not opened or not closed:
+        raise ValueError(f"the document has no marks {mark!r}")
+    return f"{before}{opened}{text}\n{closed}{after}"
 
 
 def keep(results: Mapping[str, Any], kept: Path = KEPT) -> None:

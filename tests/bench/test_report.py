@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from bench import report, table
 from bench.charts import Bar, bars
 from bench.fanout import percentile
@@ -52,7 +54,12 @@ def test_kept_results_are_added_to_and_drawn(tmp_path: Path) -> None:
     report.keep({"fanout": FANOUT, "machine": "A box"}, kept)
     report.keep({"pacing": PACING, "machine": "Another"}, kept)
     assert set(json.loads(kept.read_text())) == {"fanout", "pacing", "machine"}
-    assert "Measured on Another" in report.write(kept)
+    document = tmp_path / "figures.md"
+    document.write_text("Before\n<!-- figures -->\nformer\n<!-- /figures -->\nafter\n")
+    assert "Measured on Another" in report.write(kept, [document])
+    written = document.read_text()
+    assert "9,000" in written and "former" not in written
+    assert written.startswith("Before\n<!-- figures -->\n|") and written.endswith("-->\nafter\n")
     assert "9,000" in (tmp_path / "fanout.svg").read_text()
 
 
@@ -60,3 +67,8 @@ def test_a_percentile_is_one_of_the_values() -> None:
     values = [float(number) for number in range(1, 101)]
     assert percentile(values, 99) == 99.0 and percentile(values, 50) == 50.0
     assert percentile([7.0], 99) == 7.0 and percentile([1.0, 2.0, 3.0], 99) == 3.0
+
+
+def test_a_document_without_its_marks_is_refused() -> None:
+    with pytest.raises(ValueError, match="figures"):
+        report.between("no marks", "figures", "text")
