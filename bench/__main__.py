@@ -30,16 +30,21 @@ def main() -> None:
     # Whoever ends us by SIGTERM gets everything stopped and deleted too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: told to stop"))
     names = [options.name] if options.name else list(NAMES)
-    try:
-        results = {name: _run(name, options) for name in names}
-    except (Void, TooSlow, Failed) as error:
-        sys.exit(f"bench: {error}")
     about = {"machine": table.machine(), "quick": options.quick}
-    if options.keep:
-        report.keep(results | about)
+    results, failed = {}, []
+    for name in names:
+        try:
+            results[name] = _run(name, options)
+        except (Void, TooSlow, Failed) as error:  # the others' figures are worth having
+            failed.append(f"bench: {name}: {error}")
+            continue
+        if options.keep:
+            report.keep({name: results[name]} | about)
     print(table.text(results))
-    if options.json:
+    if options.json and results:
         print(json.dumps((results[options.name] if options.name else results) | about))
+    if failed:
+        sys.exit("\n".join(failed))
 
 
 def _run(name: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import structlog
 from channels.contract import ContactKind
 from dispatcher.audiences import Lane, Organisation, Packs, Reach, Scope
 from dispatcher.incidents import Incident, Phase
-from dispatcher.ledger import incidents, plans, selection, updates
+from dispatcher.ledger import incidents, plans, selection, stops, updates
 from dispatcher.ledger.connection import Connection, Ledger
 from dispatcher.ledger.selection import Span
 
@@ -245,6 +245,7 @@ class Planner:
             plans.mark_planned(conn, update_id, audiences, falling=falling)
         else:
             plans.mark_part(conn, update_id, audiences, together(done, part))
+        stops.halt_stopped(conn, update_id, [batch.batch_id for batch in queued])
         return True, queued
 
     def _select(
@@ -282,6 +283,12 @@ class Planner:
             batch_size=self._batch_size,
         )
         superseded = plans.supersede(conn, earlier=question.earlier, few=few)
+        plans.give_way(
+            conn,
+            incident_id=question.incident_id,
+            update_id=question.update_id,
+            batches=[batch.batch_id for batch in queued],
+        )
         log.info(
             "planned",
             update=question.update_id,

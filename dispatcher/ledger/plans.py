@@ -11,6 +11,7 @@ from dispatcher.ledger import selection
 from dispatcher.ledger.connection import Connection, one
 from dispatcher.ledger.counting import counters
 from dispatcher.ledger.question import Span
+from dispatcher.ledger.superseding import told_since
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +221,37 @@ def supersede(conn: Connection, *, earlier: Sequence[str], few: bool) -> int:
     }
     with selection.joining(conn, few=few):
         row = conn.execute(_SUPERSEDE, values, prepare=False).fetchone()
+    return int(one(row))
+
+
+_OVERTAKEN = f"""
+WITH moved AS (
+    UPDATE delivery d SET state = 'superseded', reason = 'newer_update', changed_at = now(),
+        next_attempt_at = NULL
+    WHERE d.update_id = %(update)s AND d.batch_id = ANY(%(batches)s) AND d.state = 'pending'
+        AND {told_since(update="%(update)s", recipient="d.recipient_id")}
+    RETURNING d.batch_id, 'pending' AS was_state, d.state AS now_state,
+        NULL::timestamptz AS accepted_at
+), {counters()}
+SELECT count(*) FROM moved
+"""
+
+
+def give_way(conn: Connection, *, incident_id: str, update_id: str, batches: Sequence[int]) -> int:
+    """Take back, of what was just planned, whoever a newer update tells; returns how many.
+
+    The newer one was planned between two parts of this one, or while it was stopped.
+    """
+    newer = conn.execute(
+        "SELECT EXISTS (SELECT FROM incident_update u JOIN release r ON r.update_id = u.id"
+        " WHERE u.incident_id = %s AND u.id > %s AND r.released_at IS NOT NULL)",
+        (incident_id, update_id),
+    ).fetchone()
+    if not one(newer):
+        return 0
+    row = conn.execute(
+        _OVERTAKEN, {"update": update_id, "batches": list(batches)}, prepare=False
+    ).fetchone()
     return int(one(row))
 
 

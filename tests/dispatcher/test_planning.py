@@ -1,5 +1,6 @@
 """A released update becomes rows: once, in lanes, and with regard to what went before."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 from channels.contract import Message
 from dispatcher.audiences import Audience, ChannelStep, Lane, Packs, Reach, Scope, load
 from dispatcher.incidents import Incident, NewIncident, NewUpdate, Phase
-from dispatcher.ledger import incidents, plans, progress, updates
+from dispatcher.ledger import incidents, plans, progress, stops, updates
 from dispatcher.ledger.connection import Connection, Ledger
 from dispatcher.ledger.recipients import ContactRow, RecipientRow, importing
 from dispatcher.ledger.selection import Span
 from dispatcher.planning import Parts, Planner, Route, together
+from tests.stories.house import until
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 ROUTES = (Route("twilio_sms", "sms", "phone"), Route("sendgrid_email", "email", "email"))
@@ -390,6 +392,53 @@ def test_a_planner_that_ends_between_two_parts_is_followed_by_one_that_goes_on(
     assert {ref for ref, _ in house.rows(update)} == people
     with house.ledger.read() as conn:
         assert updates.unplanned(conn) == []
+
+
+def test_what_is_planned_while_its_audience_is_stopped_is_stopped_too(house: House) -> None:
+    crowd(house, 6)
+    update = house.release("consumer")
+    with house.ledger.transaction() as work:
+        updates.move_releases(
+            work.conn, update, audiences=["consumer"], states=("released",), to="stopped", actor="t"
+        )
+        assert stops.stop(work.conn, update, ["consumer"]) == stops.Stopped(saved=0, left=0)
+        planning = threading.Thread(target=house.planner().plan, args=(update,))
+        planning.start()
+        # It has read the release as it was, and waits for us to mark it.
+        until(lambda: waiting(house.ledger), what="the planner's wait")
+    planning.join()
+    with house.ledger.transaction() as work:
+        assert stops.align(work.conn).queued == ()
+    states = {row[0] for row in house.rows(update).values()}
+    assert states == {"stopped", "skipped"}
+
+
+def waiting(ledger: Ledger) -> bool:
+    """Whether a session of this database waits for a lock."""
+    with ledger.read() as conn:
+        row = conn.execute(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()"
+            " AND wait_event_type = 'Lock')"
+        ).fetchone()
+    return row is not None and bool(row[0])
+
+
+def test_a_newer_update_between_two_parts_is_the_one_that_people_hear(house: House) -> None:
+    people = crowd(house, 64)
+    older = house.release("consumer")
+    newer: list[str] = []
+
+    def send(named: object) -> None:
+        if not newer:
+            newer.append(house.plan("consumer"))
+
+    planner = Planner(
+        house.ledger, house.packs, routes=ROUTES, drill_routes=(), send=send, parts=SMALL
+    )
+    planner.plan(older)
+    assert {ref for ref, _ in house.rows(older)} == people
+    assert PENDING not in house.rows(older).values()
+    assert sorted(house.rows(newer[0]).values()) == [PENDING] * 63 + [("skipped", "shared_contact")]
 
 
 def test_few_of_many_are_planned_at_once(house: House) -> None:
