@@ -35,7 +35,15 @@ def _once(living: House, told: Crowd) -> dict[str, Any]:
     people = len(told.addresses)
     living.sink.clear()
     update = living.open(told).update
-    until(lambda: living.sink.report()["requests"] > people / 10, within=60, what="full load")
+    # All of them planned: the answer counts those that are.
+    until(
+        lambda: (
+            sum(living.counted(update).values()) == people
+            and living.sink.report()["requests"] > people / 10
+        ),
+        within=60,
+        what="full load",
+    )
     asked = time.monotonic()
     effect = living.call(f"/v1/updates/{update}/stop")
     answered = time.monotonic()

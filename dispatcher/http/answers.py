@@ -169,7 +169,10 @@ class UpdateStanding(BaseModel):
 
 
 class UpdateStopped(UpdateStanding):
-    """What a stop saved, and what had left before it."""
+    """What a stop saved, of what was planned by then, and what had left before it.
+
+    People whom planning has not reached yet are stopped too; `progress` counts them.
+    """
 
     stopped: list[str]
     saved: int

@@ -17,7 +17,10 @@ AT_ONCE = 20
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """What a stop saved (never sent) and what had left before it took effect."""
+    """What a stop saved (never sent) and what had left before it took effect.
+
+    Counted of what was planned by then: whoever is planned later is stopped uncounted.
+    """
 
     saved: int
     left: int
