@@ -263,6 +263,15 @@ Finding = Found | NotTaken | CannotTell
 
 
 @runtime_checkable
+class Preparing(Protocol):
+    """An adapter whose first message would wait: for a vendor's SDK, say, to be loaded."""
+
+    async def prepare(self) -> None:
+        """Get over with it, when a worker starts; nothing is sent. Raises `ImportError`."""
+        ...
+
+
+@runtime_checkable
 class Reconciler(Protocol):
     """An adapter whose provider can be asked what became of a message in doubt."""
 

@@ -123,13 +123,15 @@ class SendgridEmail:
             problems.append(Problem(Severity.WARNING, "clipped", "html", words))
         return problems
 
+    async def prepare(self) -> None:
+        """Import the SDK, which takes 0.2 s."""
+        await self._connected()
+
     async def send(self, message: Message, envelopes: Sequence[Envelope]) -> AsyncIterator[Outcome]:
         """Yield the outcomes of a request's people together, requests as they are answered."""
         if not envelopes:
             return
-        if self._requests is None:
-            self._requests = await asyncio.to_thread(SendgridRequests, self.settings)
-        requests = self._requests
+        requests = await self._connected()
         refused: list[Outcome] = []
         together = mails(self.settings, message, envelopes, refused)
         for outcome in refused:
@@ -148,6 +150,12 @@ class SendgridEmail:
         return sendgrid_receipts.read(
             request, key=self._webhook_key, window=self.settings.webhook_window, now=now
         )
+
+    async def _connected(self) -> SendgridRequests:
+        """The SDK's requests; importing it is not for the loop."""
+        if self._requests is None:
+            self._requests = await asyncio.to_thread(SendgridRequests, self.settings)
+        return self._requests
 
     async def _try(self, requests: SendgridRequests, mail: Mail) -> list[Outcome]:
         # In a thread, because a message may have megabytes.

@@ -157,6 +157,10 @@ class TwilioSms:
             problems.append(_problem(Severity.WARNING, "costly_characters", words))
         return problems
 
+    async def prepare(self) -> None:
+        """Import the SDK, which takes 0.2 s."""
+        await self._connected()
+
     async def send(self, message: Message, envelopes: Sequence[Envelope]) -> AsyncIterator[Outcome]:
         """Yield each envelope's outcome as Twilio answers it."""
         if not envelopes:

@@ -16,7 +16,7 @@ from typing import Literal
 
 import structlog
 
-from channels.contract import Adapter
+from channels.contract import Adapter, Preparing
 from channels.wire import Permit
 from dispatcher.delivery.notices import PROBE_AFTER
 from dispatcher.delivery.pacing import Budget, Grant, Pace, Pacing
@@ -102,6 +102,12 @@ class Batches:
     async def prime(self) -> None:
         """Get over with what a worker's first window waits for; call it once, on its loop."""
         await self._pacing.prime()
+        for adapter in (*self._adapters.values(), *self._drill_adapters.values()):
+            if isinstance(adapter, Preparing):
+                try:
+                    await adapter.prepare()
+                except ImportError:  # it cannot send either, and says so then
+                    log.exception("adapter.not_installed", adapter=adapter.name)
 
     async def send(self, batch_id: int) -> Turn:
         """Work one batch for a turn. A batch that is not ours to send is left alone."""
