@@ -105,8 +105,10 @@ def test_every_queue_is_served_on_one_machine_too() -> None:
 def test_the_database_is_as_discreet_as_the_embedded_one() -> None:
     flags = [flag for flag in services()["postgres"]["command"] if flag.startswith("-c")]
     ours_ = dict(flag.removeprefix("-c").split("=", 1) for flag in flags)
-    # `listen_addresses`, sockets and `io_method` are the embedded server's own matter.
-    local = ("listen_addresses", "unix_socket", "io_method", "max_logical_replication")
+    # `listen_addresses`, sockets and `io_method` are the embedded server's own matter, and its
+    # cache fits the machine.
+    local = ("listen_addresses", "unix_socket", "io_method", "max_logical_replication", "shared")
+    assert ours_.pop("shared_buffers") == "256MB"
     embedded = dict(_postgres_settings())
     wanted = {name: value for name, value in embedded.items() if not name.startswith(local)}
     assert ours_ == wanted
