@@ -283,7 +283,7 @@ class Planner:
             batch_size=self._batch_size,
         )
         superseded = plans.supersede(conn, earlier=question.earlier, few=few)
-        plans.give_way(
+        gave_way = plans.give_way(
             conn,
             incident_id=question.incident_id,
             update_id=question.update_id,
@@ -296,5 +296,6 @@ class Planner:
             audiences=list(question.due),
             batches=len(queued),
             superseded=superseded,
+            gave_way=gave_way,
         )
         return queued

@@ -60,18 +60,18 @@ def stop(conn: Connection, update_id: str, audiences: Sequence[str]) -> Stopped:
     return Stopped(saved=row[0], left=row[1])
 
 
-def halt_stopped(conn: Connection, update_id: str, batches: Sequence[int]) -> int:
-    """Halt what was planned while its audience was being stopped; returns how many batches.
+def halt_stopped(conn: Connection, update_id: str, batches: Sequence[int]) -> None:
+    """Halt what was planned while its audience was being stopped.
 
     Call at the end of the planning transaction, when it has locked the release rows: a stop that
     came before is seen then, and one that comes after sees these batches.
     """
-    return conn.execute(
+    conn.execute(
         "UPDATE batch b SET halted = true, turning = true FROM release r"
         " WHERE b.id = ANY(%s) AND r.update_id = %s AND r.audience = b.audience"
         " AND r.state = 'stopped'",
         (list(batches), update_id),
-    ).rowcount
+    )
 
 
 def resume(conn: Connection, update_id: str, audiences: Sequence[str]) -> list[tuple[int, str]]:

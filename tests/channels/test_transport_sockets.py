@@ -10,11 +10,11 @@ from functools import partial
 
 import pycurl
 import pytest
-import uvloop
 
 from channels.readiness import EpollReadiness, Heard, LoopReadiness
 from channels.transport import CurlTransport, NoAnswer, NotSent, Request, Response, TransportError
 from channels.wire import Permit, permit
+from tests.channels.test_transport import LOOPS, ending
 from tests.contracts.server import (
     HANG,
     RESET,
@@ -26,7 +26,6 @@ from tests.contracts.server import (
     serving,
 )
 
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 WATCHING = {"epoll": EpollReadiness, "loop": LoopReadiness}
 Story = Callable[[], Awaitable[None]]
 
@@ -52,13 +51,6 @@ def play(request: pytest.FixtureRequest) -> Callable[[Story], None]:
 
 def post(url: str, body: bytes = b"hello", **more) -> Request:
     return Request("POST", url, (("X", "y"),), body, **more)
-
-
-async def ending(transport: CurlTransport, request: Request) -> Response | TransportError:
-    try:
-        return await transport.request(request)
-    except TransportError as error:
-        return error
 
 
 async def until(true: Callable[[], bool]) -> None:
