@@ -15,7 +15,7 @@ unexport VIRTUAL_ENV
 unexport PYTHONPATH
 unexport PYTHONHOME
 
-.PHONY: setup run test bench chaos lint types layers format clean
+.PHONY: setup run test browser bench chaos lint types layers format clean
 
 setup: $(STAMP)
 	@:
@@ -32,8 +32,12 @@ $(STAMP): pyproject.toml uv.lock Makefile
 run: setup
 	@$(VENV)/bin/dispatcher demo $(ARGS)
 
-test: setup lint types layers
+test: setup lint types layers browser
 	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+# The browser tests' Chromium: what is there, or else what can be had (as root on Debian by apt-get).
+browser: setup
+	@$(VENV)/bin/python -m tests.browser.chromium
 
 chaos: setup
 	@$(VENV)/bin/python -m tests.chaos $(ARGS)

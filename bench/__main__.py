@@ -18,7 +18,7 @@ from bench.fanout import Void
 from bench.racing import Failed
 from bench.waiting import TooSlow
 
-NAMES = ("fanout", "pacing", "lanes", "scale", "stop", "receipts")
+NAMES = ("fanout", "pacing", "lanes", "scale", "stop", "receipts", "previews")
 REPORT = "report"
 
 

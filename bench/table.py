@@ -63,6 +63,11 @@ ROWS = (
     Row("stop", "seconds_to_quiet", "from stop to quiet, seconds", 2, most=2),
     Row("receipts", "slowdown_ratio", "callbacks at a provider's pace: slower by", 2, most=1.1),
     Row("receipts", "flood_slowdown_ratio", "callbacks as fast as they go: slower by", 2),
+    Row("previews", "one_message_p95_ms", "one message rendered and checked, p95, ms", 2, most=10),
+    Row("previews", "whole_update_ms", "an update of 192 messages, median, ms", most=400),
+    Row("previews", "keystroke_p95_ms", "a keystroke's preview, p95, ms", most=100),
+    Row("previews", "page_p95_ms", "the console's slowest page, p95, ms", most=200),
+    Row("previews", "largest_page_kb", "its largest page, kB", 1, most=100),
 )
 
 

@@ -4,11 +4,13 @@ Pure: no I/O, no clock, no knowledge of who sends what to whom. `fill` is the on
 that puts a recipient's own values into a message; everything else here counts.
 """
 
+import codecs
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from html import escape
 from types import MappingProxyType
 
@@ -186,6 +188,10 @@ class SmsMeasure:
     replacements: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
+_UTF16 = codecs.lookup("utf-16-le")
+"""Looked up once, so that the first message measured reads no file."""
+
+
 def sms_measure(text: str) -> SmsMeasure:
     """Encoding, units and segments of a text; no segments for an empty one.
 
@@ -197,13 +203,13 @@ def sms_measure(text: str) -> SmsMeasure:
         pairs = sum(map(text.count, _GSM_EXTENSION))
         segments, limit = _packed(text, len(text) + pairs, pairs, 160, 153)
         return SmsMeasure(SmsEncoding.GSM7, len(text) + pairs, segments, limit)
-    pairs = sum(char > "\uffff" for char in text)
-    segments, limit = _packed(text, len(text) + pairs, pairs, 70, 67)
+    total = len(_UTF16.encode(text, "surrogatepass")[0]) // 2
+    segments, limit = _packed(text, total, total - len(text), 70, 67)
     costly = tuple(char for char in dict.fromkeys(text) if char not in GSM7)
     known = {char: like for char in costly if (like := _lookalike(char)) is not None}
     return SmsMeasure(
         SmsEncoding.UCS2,
-        len(text) + pairs,
+        total,
         segments,
         limit,
         costly,
@@ -226,6 +232,7 @@ def _packed(text: str, total: int, pairs: int, alone: int, each: int) -> tuple[i
     return segments, each
 
 
+@lru_cache(maxsize=4096)
 def _lookalike(char: str) -> str | None:
     if (like := _LOOKALIKES.get(char)) is not None:
         return like
@@ -260,7 +267,10 @@ _COUNTRY = (
 _PATH_CHARS = r"[\w!*';:=+,.$/%#\[\]\-~@|&]"
 _LINK = (
     r"(?<![a-z0-9@$#＠＃])(?P<scheme>https?://)?"
-    r"(?P<domain>(?:[^\W_](?:[\w-]*[^\W_])?\.)+(?:xn--[a-z0-9-]+|[^\W\d_]{2,}))(?![a-z0-9@])"
+    # At most 127 labels of 63 characters (RFC 1035, 2.3.4): without a bound, "a.a.a…" costs
+    # the square of its length.
+    r"(?P<domain>(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,126}(?:xn--[a-z0-9-]+|[^\W\d_]{2,}))"
+    r"(?![a-z0-9@])"
     rf"(?::[0-9]+)?(?P<path>/(?:{_PATH_CHARS}*(?:[\w=#/+\-]|\({_PATH_CHARS}+\)))*)?"
     r"(?:\?[\w!?*'();:&=+$/%#\[\]\-.,~|@]*[\w&=#/\-])?"
 )
@@ -272,6 +282,7 @@ _EMOJI = f"[\U0001f1e6-\U0001f1ff]{{2}}|[0-9#*]\ufe0f?\u20e3|{_PICTURE}(?:\u200d
 _X_ENTITY = re.compile(f"{_LINK}|{_EMOJI}", re.IGNORECASE)
 _X_GENERIC_ENDING = re.compile(rf"\.(?:{_GENERIC}|co|tv)\Z", re.IGNORECASE)
 _X_COUNTRY_ENDING = re.compile(rf"\.(?:{_COUNTRY})\Z", re.IGNORECASE)
+_X_HEAVY = re.compile("[^\\0-\u10ff\u2000-\u200d\u2010-\u201f\u2032-\u2037]")
 _X_CASHTAG = re.compile(r"(?<!\S)\$[A-Za-z]{1,6}(?:[._][A-Za-z]{1,2})?(?![\w$])")
 
 
@@ -322,12 +333,4 @@ def _is_link(found: re.Match[str]) -> bool:
 
 
 def _plain_weight(text: str) -> int:
-    return sum(
-        1
-        if char <= "\u10ff"
-        or "\u2000" <= char <= "\u200d"
-        or "\u2010" <= char <= "\u201f"
-        or "\u2032" <= char <= "\u2037"
-        else 2
-        for char in text
-    )
+    return len(text) if text.isascii() else len(text) + len(_X_HEAVY.findall(text))

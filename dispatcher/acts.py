@@ -5,6 +5,7 @@ Shared by `updates` (what is said) and `releases` (what goes out).
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from channels.contract import Problem
 from channels.contract import Severity as Weight
@@ -35,6 +36,17 @@ class Conflict(Exception):
         super().__init__(message)
 
 
+class Stale(Exception):
+    """What was changed is not what was looked at: somebody else changed it meanwhile.
+
+    `revision` is the one that stands now.
+    """
+
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
+        super().__init__("somebody else has changed this since you opened it")
+
+
 class Refused(Exception):
     """Rendering found errors: nothing was submitted. `problems` are (where, problem)."""
 
@@ -53,6 +65,26 @@ class Outcome:
     released: tuple[str, ...]
     held: tuple[str, ...]
     warnings: tuple[tuple[str, Problem], ...] = field(default=())
+
+
+def update_id(written: str) -> str:
+    """The id in the ledger's spelling. Raises `NotFound` for what cannot be one."""
+    try:
+        return str(UUID(written))
+    except ValueError:
+        raise NotFound("no such update") from None
+
+
+def incident_id(written: str) -> str:
+    """An incident's id or reference. Raises `NotFound` for what can be neither."""
+    reference = written.upper()
+    digits = reference.removeprefix("INC-")
+    if digits != reference and digits.isascii() and digits.isdigit() and len(digits) < 16:
+        return reference
+    try:
+        return str(UUID(written))
+    except ValueError:
+        raise NotFound("no such incident") from None
 
 
 def find_incident(conn: Connection, incident_id: str, *, lock: bool = False) -> Incident:

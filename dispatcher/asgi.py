@@ -10,8 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.responses import RedirectResponse
 
 from dispatcher import logs, settings, wiring
+from dispatcher.console.app import create_console
+from dispatcher.console.door import ROOT
 from dispatcher.http.app import create_app
 from dispatcher.wiring import Services
 
@@ -37,5 +40,12 @@ def of(services: Services) -> FastAPI:
         yield
         services.ledger.close()
 
-    # The console is mounted here, after the API's own paths.
-    return create_app(services, lifespan=lifespan)
+    app = create_app(services, lifespan=lifespan)
+    app.mount(ROOT, create_console(services, app.state.progress_feed), name="console")
+    app.add_api_route("/", _to_console, include_in_schema=False)
+    return app
+
+
+async def _to_console() -> RedirectResponse:
+    """Who comes by browser without a path wants the console."""
+    return RedirectResponse(f"{ROOT}/", status_code=303)

@@ -27,6 +27,8 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True, help="Keys for the HTTP interface.")
 app.add_typer(keys_app, name="keys")
+people_app = typer.Typer(no_args_is_help=True, help="People who sign in to the console.")
+app.add_typer(people_app, name="people")
 
 PROCESSES = "Processes"
 OPERATORS = "Operators"
@@ -115,12 +117,16 @@ def sandbox(
 @app.command(rich_help_panel=PROCESSES)
 def up() -> None:
     """Everything on this machine, with servers of its own, until Ctrl-C."""
-    from dispatcher.commands import local, places
+    from dispatcher.commands import local, people, places
 
     settings = settings_or_exit()
     own = local.embedded_settings(settings, settings.data_dir)
     with _until_told(), local.running(own) as here:
         folder = settings.data_dir
+        typer.echo(f"Console     {here.url}/console/")
+        first = people.first_link(here.services.ledger, here.url)
+        if first is not None:
+            typer.echo(f"{people.FIRST} {first}  (one use, 24 h)")
         typer.echo(f"API         {here.url}/docs")
         if own.mode == "sandbox":
             typer.echo(f"Sandbox     {here.settings.sandbox_url}/_sandbox/outbox")
@@ -227,6 +233,46 @@ def keys_revoke(
         typer.echo("There is no such key that is not revoked already.", err=True)
         raise typer.Exit(1)
     typer.echo("Revoked.")
+
+
+@people_app.command("invite")
+def people_invite(
+    name: Annotated[str, typer.Option(help="As colleagues know them; they can change it.")],
+    role: Annotated[str, typer.Option(help="viewer, author, approver or admin.")],
+) -> None:
+    """Make a link by which somebody joins the console. It is shown once."""
+    from dispatcher.commands import people
+
+    try:
+        person, address = people.invite(settings_or_exit(), name=name, role=role)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    typer.echo(f"{person.name}, {person.role}; for one use within three days:", err=True)
+    typer.echo(address)
+
+
+@people_app.command("list")
+def people_list() -> None:
+    """Everybody who may sign in, was invited, or is disabled."""
+    from rich.console import Console
+
+    from dispatcher.commands import people
+
+    people.show(settings_or_exit(), Console())
+
+
+@people_app.command("disable")
+def people_disable(login: Annotated[str, typer.Argument(help="Their login.")]) -> None:
+    """Shut somebody out at once; their sessions end. Even the last admin."""
+    from dispatcher.commands import people
+
+    admins = people.disable(settings_or_exit(), login)
+    if admins is None:
+        typer.echo("Nobody signs in by that login.", err=True)
+        raise typer.Exit(1)
+    typer.echo("Disabled.")
+    if not admins:
+        typer.echo(people.UNTOLD, err=True)
 
 
 @contextmanager

@@ -65,6 +65,7 @@ def rules(packs: Packs) -> tuple[selection.Rule, ...]:
             also_tags=audience.also_tags,
             everyone=audience.scope is Scope.EVERYONE,
             first=audience.reach is Reach.FIRST,
+            lane=LANE_ORDER.index(audience.lane.value),
         )
         for audience in packs.audiences.values()
     )

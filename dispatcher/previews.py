@@ -5,17 +5,18 @@ a transaction's temporary tables and never inserted.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from channels.contract import Problem
 from dispatcher.acts import NotFound
 from dispatcher.audiences import Packs
+from dispatcher.figures import Clock, Counted, Worded, lanes_of
 from dispatcher.incidents import Fact, Incident, NewIncident, NewUpdate, Phase, live_facts
 from dispatcher.ledger import incidents, plans, selection
 from dispatcher.ledger.connection import Connection, Ledger
-from dispatcher.planning import LANE_ORDER, Aim, Planner
+from dispatcher.planning import Aim, Planner
 from dispatcher.rendering import Renderer, Rendering, Statement, content_hash
 from dispatcher.security.rights import Actor, Scope
 
@@ -106,16 +107,32 @@ class Previews:
                 if found is None:
                     raise NotFound("no such incident")
                 about = found
-                known = incidents.facts(conn, found.id)
+                known = incidents.standing(conn, found.id)
                 earlier = tuple(plans.earlier_updates(conn, found.id, _LAST_ID))
             named = update.audiences or tuple(self._packs.audiences)
             renderings = self._renderer.render_all(self._statement(about, update, known), named)
-            rows = self._reach(
-                conn, about, update, named=named, earlier=earlier, renderings=renderings
+            self._select(
+                conn,
+                about,
+                phase=update.phase,
+                aim=Aim(
+                    named=tuple(named),
+                    due=tuple(named),
+                    earlier=earlier,
+                    withdrawn=update.withdraws if update.phase is Phase.CORRECTION else (),
+                ),
+                worded=worded(renderings),
             )
+            rows = selection.reach(conn)
             people = selection.people(conn)
+        clock = Clock(
+            rows,
+            units={(w.audience, w.channel, w.locale): w.units for w in worded(renderings)},
+            lanes=lanes_of(self._packs),
+            rate=self._rate,
+        )
         return Preview(
-            messages=tuple(self._message(rendering, rows) for rendering in renderings),
+            messages=tuple(self._message(rendering, rows, clock) for rendering in renderings),
             reach={
                 name: AudienceReach(
                     people=people.get(name, (0, 0))[1],
@@ -147,41 +164,55 @@ class Previews:
             previous=None,
         )
 
-    def _reach(
+    def count(
+        self,
+        conn: Connection,
+        incident: Incident | NewIncident,
+        *,
+        phase: Phase,
+        aim: Aim,
+        worded: Sequence[Worded],
+    ) -> Counted:
+        """Whom planning would select for these messages, counted. `conn` is in a transaction,
+        which keeps nothing of it."""
+        about = (
+            incident
+            if isinstance(incident, Incident)
+            else _imagined(incident, number=0, now=self._clock())
+        )
+        question = self._select(conn, about, phase=phase, aim=aim, worded=worded)
+        return Counted(
+            rows=tuple(selection.reach(conn)),
+            standings=tuple(selection.standings(conn)),
+            missed=tuple(selection.missed(conn, question)),
+        )
+
+    def _select(
         self,
         conn: Connection,
         incident: Incident,
-        update: NewUpdate,
         *,
-        named: Sequence[str],
-        earlier: tuple[str, ...],
-        renderings: Sequence[Rendering],
-    ) -> Sequence[selection.Reach]:
+        phase: Phase,
+        aim: Aim,
+        worded: Sequence[Worded],
+    ) -> selection.Question:
         question = self._planner.question(
             incident,
             incident_id=None if incident.id == _IMAGINED else incident.id,
             update_id=None,
-            phase=update.phase,
-            aim=Aim(
-                named=tuple(named),
-                due=tuple(named),
-                earlier=earlier,
-                withdrawn=update.withdraws if update.phase is Phase.CORRECTION else (),
-            ),
+            phase=phase,
+            aim=aim,
             wordings=(
-                selection.Wording(
-                    rendering.audience,
-                    rendering.message.channel,
-                    rendering.message.locale,
-                    number,
-                )
-                for number, rendering in enumerate(renderings, 1)
+                selection.Wording(each.audience, each.channel, each.locale, number)
+                for number, each in enumerate(worded, 1)
             ),
         )
         selection.select(conn, question)
-        return selection.reach(conn)
+        return question
 
-    def _message(self, rendering: Rendering, rows: Sequence[selection.Reach]) -> PreviewMessage:
+    def _message(
+        self, rendering: Rendering, rows: Sequence[selection.Reach], clock: Clock
+    ) -> PreviewMessage:
         message = rendering.message
         own = [
             row
@@ -203,28 +234,20 @@ class Previews:
                 ),
                 2,
             ),
-            eta_seconds=max((self._eta(rendering, row.sender, rows) for row in own), default=0.0),
+            eta_seconds=max((clock.seconds(row) for row in own), default=0.0),
         )
-
-    def _eta(self, rendering: Rendering, sender: str, rows: Sequence[selection.Reach]) -> float:
-        """Seconds until all of this lane and those before it have left this sender."""
-        lane = self._lane(rendering.audience)
-        channel = rendering.message.channel
-        before = sum(
-            row.rows * rendering.units
-            for row in rows
-            if row.reason == ""
-            and (row.channel, row.sender) == (channel, sender)
-            and self._lane(row.audience) <= lane
-        )
-        return round(before / self._rate(channel, sender), 1)
-
-    def _lane(self, audience: str) -> int:
-        return LANE_ORDER.index(self._packs.audiences[audience].lane.value)
 
 
 _IMAGINED = "preview"
 _LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+
+
+def worded(renderings: Iterable[Rendering]) -> tuple[Worded, ...]:
+    """What there is to say, and what one envelope of it costs."""
+    return tuple(
+        Worded(each.audience, each.message.channel, each.message.locale, each.units)
+        for each in renderings
+    )
 
 
 def _imagined(new: NewIncident, *, number: int, now: datetime) -> Incident:

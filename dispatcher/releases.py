@@ -1,4 +1,4 @@
-"""What goes out: approval, release, withdrawal, stop and resume.
+"""What goes out: approval, return, release, withdrawal, stop and resume.
 
 Owns who may let an update go, in which state, and the audit row of each act. Every method
 works inside the caller's transaction; planning starts after its commit.
@@ -51,7 +51,7 @@ class Releases:
         actor.require(Scope.APPROVE)
         update, incident = find_update(work.conn, update_id)
         same_content(update, content_hash)
-        if update.author == actor.id:
+        if actor.id in (update.author, *update.editors):
             raise NotAllowed("the author of an update cannot approve it: another key must")
         chosen = chosen_audiences(update, audiences)
         approved = updates.move_releases(
@@ -181,29 +181,83 @@ class Releases:
         selection.select(conn, question)
         return sum(reached for reached, _ in selection.people(conn).values())
 
-    def withdraw(self, work: Transaction, update_id: str, *, actor: Actor) -> Outcome:
-        """Take back an update of which nothing was released; its facts go with it."""
+    def hand_back(
+        self,
+        work: Transaction,
+        update_id: str,
+        *,
+        content_hash: str,
+        audiences: Sequence[str] | None,
+        reason: str,
+        actor: Actor,
+    ) -> Outcome:
+        """Return exactly this content to its author with a reason, before it goes out."""
+        actor.require(Scope.APPROVE)
+        update, incident = find_update(work.conn, update_id)
+        same_content(update, content_hash)
+        returned = updates.move_releases(
+            work.conn,
+            update.id,
+            audiences=chosen_audiences(update, audiences),
+            states=("submitted", "approved"),
+            to="returned",
+            actor=actor.id,
+            reason=reason,
+        )
+        if not returned:
+            raise Conflict("nothing-to-return", "no audience of this update waits for approval")
+        states = {row.state for row in updates.releases(work.conn, update.id)}
+        if states <= {"returned", "withdrawn"}:
+            updates.mark_returned(work.conn, update.id)
+        audit.record(
+            work.conn,
+            actor=actor.id,
+            act="update.return",
+            incident_id=incident.id,
+            update_id=update.id,
+            detail={"content_hash": content_hash, "audiences": returned, "reason": reason},
+        )
+        return Outcome(incident, update.id, content_hash, (), tuple(returned))
+
+    def withdraw(
+        self,
+        work: Transaction,
+        update_id: str,
+        *,
+        actor: Actor,
+        audiences: Sequence[str] | None = None,
+    ) -> Outcome:
+        """Take back an update, or those audiences of it, of which nothing was released.
+
+        Once nothing of it is left, its facts go with it.
+        """
         actor.require(Scope.INCIDENTS_WRITE)
         update, incident = find_update(work.conn, update_id)
-        if any(row.released_at for row in updates.releases(work.conn, update.id)):
+        chosen = chosen_audiences(update, audiences)
+        rows = updates.releases(work.conn, update.id)
+        if any(row.released_at for row in rows if row.audience in chosen):
             raise Conflict("released", "part of this update is released; stop or correct it")
         if update.withdrawn_at is not None:
             raise Conflict("withdrawn", "this update is withdrawn already")
-        updates.mark_withdrawn(work.conn, update.id)
         moved = updates.move_releases(
             work.conn,
             update.id,
-            audiences=update.audiences,
+            audiences=chosen,
             states=("draft", "submitted", "returned", "approved"),
             to="withdrawn",
             actor=actor.id,
         )
+        if not moved:
+            raise Conflict("withdrawn", "these audiences are withdrawn already")
+        if {row.state for row in updates.releases(work.conn, update.id)} == {"withdrawn"}:
+            updates.mark_withdrawn(work.conn, update.id)
         audit.record(
             work.conn,
             actor=actor.id,
             act="update.withdraw",
             incident_id=incident.id,
             update_id=update.id,
+            detail={"audiences": moved},
         )
         return Outcome(incident, update.id, update.content_hash, (), tuple(moved))
 

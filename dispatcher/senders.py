@@ -9,6 +9,12 @@ from dispatcher.delivery.failover import Account
 from dispatcher.delivery.pacing import Budget
 
 
+def sender_of(packs: Packs, channel: str, country: str | None) -> str | None:
+    """What a channel sends from to a country, None where it has nothing to send from."""
+    found = packs.organisation.sender(channel, country)
+    return None if found is None else found.value
+
+
 def sender_rate(packs: Packs, sandbox: bool, channel: str, sender: str) -> float:
     """Units per second of a sender; one the packs do not know goes at one a second."""
     return sender_speed(packs, sandbox, channel, sender).rate

@@ -47,7 +47,7 @@ class Worker:
         self.swept = float("-inf")
         self.services = wiring.build(_settings)
         wiring.prepare(self.services)
-        self.batches = wiring.sending(self.services, stopping=stopping)
+        self.batches, self.trials = wiring.sending(self.services, stopping=stopping)
         self.reconciling = wiring.reconciling(self.services)
         self.polling = wiring.polling(self.services)
         self._loop = uvloop.new_event_loop()
@@ -117,6 +117,14 @@ def _send(own: Worker, batch_id: int) -> None:
         )
     if turn.again is not None and turn.again <= 0.0:
         own.services.recovery.name_again(batch_id)
+
+
+@app.task(name="dispatcher.trial")
+def trial(trial_id: str) -> None:
+    """Send a test to whoever asked for it."""
+    with told("trial"):
+        own = worker()
+        own.run(own.trials.try_out(trial_id))
 
 
 @app.task(name="dispatcher.reconcile")

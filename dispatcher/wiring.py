@@ -38,16 +38,19 @@ from dispatcher.delivery.polling import Polling
 from dispatcher.delivery.receipts import Receipts
 from dispatcher.delivery.reconciling import Reconciling, settle_after
 from dispatcher.delivery.recovery import Recovery
+from dispatcher.delivery.trials import TrialSending, close_cut_off
 from dispatcher.ledger import metrics, paces
 from dispatcher.ledger.connection import Ledger
 from dispatcher.ledger.progress import Balances
 from dispatcher.planning import Planner, Route
 from dispatcher.previews import Previews
+from dispatcher.reckoning import Reckoning
 from dispatcher.releases import Releases
 from dispatcher.rendering import Renderer
 from dispatcher.security.sealing import Sealer, new_master_key
-from dispatcher.senders import sender_price, sender_rate, sender_speed
+from dispatcher.senders import sender_of, sender_price, sender_rate, sender_speed
 from dispatcher.settings import Settings, SettingsError
+from dispatcher.trials import Trials
 from dispatcher.updates import Updates
 
 SHIPPED = Path(__file__).parent / "_templates"
@@ -72,6 +75,8 @@ class Services:
     updates: Updates
     releases: Releases
     previews: Previews
+    trials: Trials
+    reckoning: Reckoning
     recovery: Recovery
     intake: Intake
     receipts: Receipts
@@ -174,6 +179,7 @@ def build(settings: Settings) -> Services:
     ask = partial(broker.enqueue, "reconcile", queue=brokers.NORMAL)
     work_off = partial(broker.enqueue, "receipts", "waiting", queue=brokers.PLAN)
     poll = partial(broker.enqueue, "poll", "due", queue=brokers.PLAN)
+    try_out = partial(broker.enqueue, "trial", queue=brokers.URGENT)
     planner = Planner(
         ledger,
         packs,
@@ -193,6 +199,9 @@ def build(settings: Settings) -> Services:
         send=send,
         batch_size=settings.batch_size,
     )
+    updates = Updates(packs, renderer, releases)
+    price = partial(sender_price, packs)
+    previews = Previews(ledger, packs, renderer, planner, rate=rate, price=price)
     return Services(
         settings=settings,
         mode=settings.mode,
@@ -204,10 +213,19 @@ def build(settings: Settings) -> Services:
         missing_adapters=missing,
         renderer=renderer,
         planner=planner,
-        updates=Updates(packs, renderer, releases),
+        updates=updates,
         releases=releases,
-        previews=Previews(
-            ledger, packs, renderer, planner, rate=rate, price=partial(sender_price, packs)
+        previews=previews,
+        trials=Trials(routes=_routes(adapters), drill_routes=_routes(drill_adapters), name=try_out),
+        reckoning=Reckoning(
+            ledger,
+            packs,
+            renderer,
+            previews,
+            stating=updates.statement,
+            rate=rate,
+            granted=partial(sender_rate, packs, False),
+            price=price,
         ),
         recovery=Recovery(
             ledger,
@@ -217,7 +235,12 @@ def build(settings: Settings) -> Services:
             monotonic=time.monotonic,
             ask=ask,
             settle=settle_after({**drill_adapters, **adapters}),
-            chores=[failover.run, fallback.run, partial(metrics.mark_sweep, ledger)],
+            chores=[
+                failover.run,
+                fallback.run,
+                partial(close_cut_off, ledger, try_out),
+                partial(metrics.mark_sweep, ledger),
+            ],
         ),
         intake=Intake(ledger, sealer, name=work_off, monotonic=time.monotonic),
         receipts=Receipts(
@@ -234,8 +257,9 @@ def build(settings: Settings) -> Services:
     )
 
 
-def sending(services: Services, *, stopping: Callable[[], bool]) -> Batches:
-    """The engine of one worker process; its parts bind to the running loop on first use."""
+def sending(services: Services, *, stopping: Callable[[], bool]) -> tuple[Batches, TrialSending]:
+    """The engines of one worker process, which share its pace; their parts bind to the running
+    loop on first use."""
     redis: Redis = Redis.from_url(
         broker_url(services.settings),
         socket_timeout=2.0,
@@ -244,28 +268,36 @@ def sending(services: Services, *, stopping: Callable[[], bool]) -> Batches:
         # Away is away: pacing goes on alone at once, and asks again with the next window.
         retry=Retry(NoBackoff(), 0),
     )
-    ledger = Ledger(services.ledger.database_url, by_key=True)
 
     def counted(sender: str, seconds: float) -> int:
         with services.ledger.read() as conn:
             return paces.sent_since(conn, sender, seconds)
 
-    return Batches(
-        ledger,
+    pacing = Pacing(redis, counted=counted, monotonic=time.monotonic)
+    speed = partial(
+        sender_speed, services.packs, services.mode == "sandbox", accounts=services.accounts
+    )
+    batches = Batches(
+        Ledger(services.ledger.database_url, by_key=True),
         services.sealer,
-        Pacing(redis, counted=counted, monotonic=time.monotonic),
+        pacing,
         adapters=services.adapters,
         drill_adapters=services.drill_adapters,
-        speed=partial(
-            sender_speed,
-            services.packs,
-            services.mode == "sandbox",
-            accounts=services.accounts,
-        ),
+        speed=speed,
         owner=f"{socket.gethostname()}:{os.getpid()}",
         lease_seconds=services.settings.lease,
         stopping=stopping,
     )
+    trials = TrialSending(
+        services.ledger,
+        services.sealer,
+        pacing,
+        adapters=services.adapters,
+        drill_adapters=services.drill_adapters,
+        sender=partial(sender_of, services.packs),
+        speed=speed,
+    )
+    return batches, trials
 
 
 def reconciling(services: Services) -> Reconciling:

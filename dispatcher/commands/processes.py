@@ -5,10 +5,12 @@ container or a service manager. Knows how a process starts, listens and ends, an
 of what it does. Whatever is heavy to import is imported by the process that needs it.
 """
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -54,10 +56,14 @@ def url_of(bound: socket.socket) -> str:
 
 
 def api(settings: Settings, *, port: int | None = None) -> None:
-    """Serve HTTP until SIGTERM. The URL is printed, and written to `<data_dir>/url`."""
+    """Serve HTTP until SIGTERM. The URL is written to `<data_dir>/url`.
+
+    While nobody can sign in to the console, a terminal is told a link for the first admin.
+    """
     import uvicorn
 
     from dispatcher import logs
+    from dispatcher.commands import people
 
     logs.configure(settings.log_level, settings.log_format)
     bound = listen(settings.host, port or settings.port, exact=port is not None)
@@ -69,6 +75,8 @@ def api(settings: Settings, *, port: int | None = None) -> None:
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             announce(settings.data_dir / URL_FILE, url)
+            kept = not sys.stdout.isatty()
+            await asyncio.to_thread(people.greet, settings, url, _say, kept=kept)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             withdraw(settings.data_dir / URL_FILE, url)
@@ -89,6 +97,11 @@ def api(settings: Settings, *, port: int | None = None) -> None:
         signal.signal(number, lambda *_: None)
     with bound:
         Server(config).run(sockets=[bound])
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 SLOTS = 2

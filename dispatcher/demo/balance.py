@@ -14,6 +14,7 @@ from rich.table import Table
 
 from dispatcher.commands.client import ApiError, Client
 from dispatcher.commands.local import Local
+from dispatcher.commands.people import first_link
 from dispatcher.commands.places import OPERATOR_KEY
 from dispatcher.demo.audit import Findings
 from dispatcher.demo.play import Told
@@ -79,9 +80,12 @@ def _show_audit(console: Console, findings: Findings, result: Mapping[str, Any])
 
 
 def show_next(console: Console, here: Local, operator: Client, told: Sequence[Told]) -> None:
-    """Where to look: pages, a call by curl, one person's inbox."""
+    """Where to look: the console, pages, a call by curl, one person's inbox."""
     key = here.settings.data_dir / OPERATOR_KEY
+    first = first_link(here.services.ledger, here.url)
     lines = [
+        f"The console         {here.url}/console/",
+        *([f"Join as its admin   {first}  (one use, 24 h)"] if first is not None else []),
         f"API and its calls   {here.url}/docs",
         f"Providers' outbox   {here.settings.sandbox_url}/_sandbox/outbox?limit=20",
         *(f"One person's inbox  {url}" for url in _inbox(here, operator)),

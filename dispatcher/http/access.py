@@ -84,7 +84,9 @@ def _method(scope: MutableMapping[str, Any]) -> str:
 
 
 def _route(scope: MutableMapping[str, Any]) -> str:
-    return getattr(scope.get("route"), "path", "unmatched")
+    # The console is mounted: its own routes begin below where it is.
+    path: str | None = getattr(scope.get("route"), "path", None)
+    return "unmatched" if path is None else f"{scope.get('root_path', '')}{path}"
 
 
 def _named(scope: MutableMapping[str, Any]) -> dict[str, str]:

@@ -6,14 +6,12 @@ Owns Bearer keys at the edge and `Idempotency-Key`. Knows no call in particular.
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
-from uuid import UUID
 
 import orjson
 from fastapi import Depends, Header, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
-from dispatcher.acts import NotFound
 from dispatcher.http.problems import HttpProblem
 from dispatcher.ledger import idempotency, keys
 from dispatcher.ledger.connection import Transaction
@@ -152,23 +150,3 @@ def acting(*scopes: Scope) -> Callable[..., Awaitable[Call]]:
         return Call(services, actor, route, key, body)
 
     return call
-
-
-def update_id(written: str) -> str:
-    """The id in the ledger's spelling. Raises `NotFound` for what cannot be one."""
-    try:
-        return str(UUID(written))
-    except ValueError:
-        raise NotFound("no such update") from None
-
-
-def incident_id(written: str) -> str:
-    """An incident's id or reference. Raises `NotFound` for what can be neither."""
-    reference = written.upper()
-    digits = reference.removeprefix("INC-")
-    if digits != reference and digits.isascii() and digits.isdigit() and len(digits) < 16:
-        return reference
-    try:
-        return str(UUID(written))
-    except ValueError:
-        raise NotFound("no such incident") from None

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Depends, Query, Response
 
-from dispatcher.acts import find_incident
+from dispatcher.acts import find_incident, incident_id
 from dispatcher.http.answers import (
     Act,
     FactShown,
@@ -16,7 +16,7 @@ from dispatcher.http.answers import (
     ReleaseShown,
     UpdateShown,
 )
-from dispatcher.http.desk import Call, Desk, Reader, acting, incident_id
+from dispatcher.http.desk import Call, Desk, Reader, acting
 from dispatcher.http.guard import JsonRoute
 from dispatcher.http.requests import Addition, Nothing, Opening
 from dispatcher.ledger import audit, incidents, updates

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from dispatcher.acts import Invalid, find_incident
+from dispatcher.acts import Invalid, find_incident, incident_id
 from dispatcher.http.answers import PreviewShown
-from dispatcher.http.desk import Desk, holding, incident_id
+from dispatcher.http.desk import Desk, holding
 from dispatcher.http.guard import JsonRoute
 from dispatcher.http.requests import PreviewBody, PreviewUpdate
 from dispatcher.ledger import incidents
@@ -39,7 +39,7 @@ def preview(
 def _addition(services: Services, body: PreviewUpdate, actor: Actor) -> PreviewShown:
     with services.ledger.read() as conn:
         incident = find_incident(conn, incident_id(body.incident_id))
-        known = {fact.id: fact for fact in incidents.facts(conn, incident.id)}
+        known = {fact.id: fact for fact in incidents.standing(conn, incident.id)}
     services.updates.judge(incident, body.update)
     for fact_id in body.update.withdraws:
         if fact_id not in known or known[fact_id].withdrawn_by is not None:

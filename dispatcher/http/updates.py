@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
 
 from channels.contract import Channel
-from dispatcher.acts import Invalid, NotFound, Outcome, find_update
+from dispatcher.acts import Invalid, NotFound, Outcome, find_update, update_id
 from dispatcher.http import standing
 from dispatcher.http.answers import (
     DeliveryPage,
@@ -16,7 +16,7 @@ from dispatcher.http.answers import (
     UpdateStopped,
     Warned,
 )
-from dispatcher.http.desk import Call, Desk, Reader, acting, update_id
+from dispatcher.http.desk import Call, Desk, Reader, acting
 from dispatcher.http.events import ProgressFeed, Snapshot
 from dispatcher.http.guard import JsonRoute
 from dispatcher.http.requests import Chosen, Named, Nothing

@@ -52,6 +52,15 @@ def begin(conn: Connection, *, actor: str, route: str, key: str, body: bytes) ->
     return Answer(status=row[1], body=bytes(row[2]))
 
 
+def kept(conn: Connection, *, actor: str, route: str, key: str) -> Answer | None:
+    """The stored answer under a key, whatever its body was."""
+    row = conn.execute(
+        "SELECT status, body FROM idempotency WHERE actor = %s AND route = %s AND key = %s",
+        (actor, route, key),
+    ).fetchone()
+    return None if row is None else Answer(status=row[0], body=bytes(row[1]))
+
+
 def keep(
     conn: Connection, *, actor: str, route: str, key: str, body: bytes, answer: Answer
 ) -> None:

@@ -127,8 +127,10 @@ def withdraw_facts(
 ) -> list[str]:
     """Mark facts of this incident withdrawn; returns those that were live until now."""
     rows = conn.execute(
+        # What a draft or a withdrawn update takes back still stands: another may take it back.
         "UPDATE fact SET withdrawn_by = %s WHERE incident_id = %s AND id::text = ANY(%s)"
-        " AND withdrawn_by IS NULL RETURNING id::text",
+        " AND NOT EXISTS (SELECT FROM incident_update w WHERE w.id = withdrawn_by"
+        "  AND w.submitted_at IS NOT NULL AND w.withdrawn_at IS NULL) RETURNING id::text",
         (update_id, incident_id, list(fact_ids)),
     ).fetchall()
     return [row[0] for row in rows]
@@ -153,6 +155,55 @@ def facts(conn: Connection, incident_id: str) -> list[Fact]:
         )
         for row in rows
     ]
+
+
+def standing(conn: Connection, incident_id: str, *, update_id: str | None = None) -> list[Fact]:
+    """The facts an update may speak of, in the order stated, its own last.
+
+    Those of other updates count once they were submitted: a draft states nothing and takes
+    nothing back.
+    """
+    rows = conn.execute(
+        "SELECT f.id::text, f.stated, f.update_id::text,"
+        " CASE WHEN w.withdrawn_at IS NULL AND (w.submitted_at IS NOT NULL"
+        "  OR w.id = %(update)s::uuid) THEN f.withdrawn_by::text END"
+        " FROM fact f JOIN incident_update u ON u.id = f.update_id"
+        " LEFT JOIN incident_update w ON w.id = f.withdrawn_by"
+        " WHERE f.incident_id = %(incident)s AND u.withdrawn_at IS NULL"
+        " AND (u.submitted_at IS NOT NULL OR u.id = %(update)s::uuid)"
+        " ORDER BY u.id IS NOT DISTINCT FROM %(update)s::uuid, f.seq",
+        {"incident": incident_id, "update": update_id},
+    ).fetchall()
+    return [
+        Fact.model_validate(
+            {"id": row[0], "stated": row[1], "update_id": row[2], "withdrawn_by": row[3]}
+        )
+        for row in rows
+    ]
+
+
+def forget_facts(conn: Connection, update_id: str) -> None:
+    """Remove what a draft states and takes back, to be stated anew."""
+    conn.execute("DELETE FROM fact WHERE update_id = %s", (update_id,))
+    conn.execute("UPDATE fact SET withdrawn_by = NULL WHERE withdrawn_by = %s", (update_id,))
+
+
+def amend(conn: Connection, incident_id: str, new: NewIncident) -> None:
+    """Put other particulars in place of an incident's own; whether it is a drill stays."""
+    conn.execute(
+        "UPDATE incident SET title = %s, summary = %s, severity = %s, services = %s, regions = %s,"
+        " started_at = %s, zone = %s WHERE id = %s",
+        (
+            new.title,
+            new.summary,
+            new.severity.value,
+            list(new.services),
+            list(new.regions),
+            new.started_at,
+            new.zone,
+            incident_id,
+        ),
+    )
 
 
 def is_id(text: str) -> bool:

@@ -12,7 +12,8 @@ from dispatcher.ledger.voices import Sending, Step, Wording
 @dataclass(frozen=True, slots=True)
 class Rule:
     """An audience as the selection needs it. Every audience of the packs is given, since a
-    person belongs to the highest-ranking match among all."""
+    person belongs to the highest-ranking match among all. Of a contact point that people of
+    several audiences share, the one in the lowest `lane` is told."""
 
     name: str
     rank: int
@@ -21,6 +22,7 @@ class Rule:
     also_tags: tuple[str, ...]
     everyone: bool
     first: bool
+    lane: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,16 +21,18 @@ from dataclasses import dataclass
 from dispatcher.ledger import selection_statements as statements
 from dispatcher.ledger.connection import Connection, one
 from dispatcher.ledger.question import Question, Rule, Span, names
-from dispatcher.ledger.voices import NUMBER, REASONS, Sending, Step, Voices, Wording
+from dispatcher.ledger.voices import MISSING, NUMBER, REASONS, Sending, Step, Voices, Wording
 
 __all__ = [
     "REASONS",
+    "Missed",
     "Question",
     "Reach",
     "Rule",
     "Selected",
     "Sending",
     "Span",
+    "Standing",
     "Step",
     "Wording",
     "names",
@@ -118,6 +120,7 @@ def _asked(question: Question) -> tuple[list[Rule], dict[str, object]]:
         "incident": question.incident_id,
         "update": question.update_id,
         "rules": names,
+        "turns": [rule.name for rule in sorted(rules, key=lambda rule: (rule.lane, rule.rank))],
         "due_names": list(question.due),
         "earlier": list(question.earlier),
         "withdrawn": list(question.withdrawn),
@@ -235,3 +238,70 @@ def people(conn: Connection) -> dict[str, tuple[int, int]]:
         prepare=False,
     ).fetchall()
     return {row[0]: (row[1], row[2]) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The people of an audience in a selection, each counted once.
+
+    `told` have a row of their own to be sent, `shared` only one that points at somebody
+    else's contact point, `spared` none because they were never told before. `elsewhere`
+    belong to another audience and are not among the `people`.
+    """
+
+    audience: str
+    people: int
+    told: int
+    shared: int
+    spared: int
+    elsewhere: int
+
+
+def standings(conn: Connection) -> list[Standing]:
+    """How the people of this transaction's selection stand, per audience."""
+    with joining(conn, few=False):
+        rows = conn.execute(
+            statements.STANDINGS.format(**NUMBER).encode(), prepare=False
+        ).fetchall()
+    return [Standing(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """People of an audience whom nothing that it uses reaches, and why.
+
+    `otherwise` counts those of them who have a contact point of another kind, by kind.
+    """
+
+    audience: str
+    reason: str
+    people: int
+    otherwise: Mapping[str, int]
+
+
+def missed(conn: Connection, question: Question) -> list[Missed]:
+    """Whom this transaction's selection leaves out although they should hear; `question` is
+    the one it answered. A kind that the audience is served by, or that is suppressed, is none
+    by which they could be reached."""
+    served = sorted({(step.audience, step.kind) for step in question.steps if step.adapter})
+    values = {
+        "missing": [NUMBER[reason] for reason in MISSING],
+        "reasons": list(REASONS),
+        "served_audience": [audience for audience, _ in served],
+        "served_kind": [kind for _, kind in served],
+    }
+    conn.execute("DROP TABLE IF EXISTS pg_temp.missed")
+    with joining(conn, few=False):
+        several = _run(conn, statements.MISSED, values)
+    with joining(conn, few=several <= _directory_pages(conn)):
+        by_reason = conn.execute(statements.MISSED_BY.encode(), values, prepare=False).fetchall()
+        by_kind = conn.execute(statements.OTHERWISE.encode(), values, prepare=False).fetchall()
+    return [
+        Missed(
+            audience,
+            reason,
+            count,
+            {row[2]: row[3] for row in by_kind if (row[0], row[1]) == (audience, reason)},
+        )
+        for audience, reason, count in by_reason
+    ]

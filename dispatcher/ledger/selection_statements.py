@@ -131,7 +131,7 @@ UPDATE choice SET contact_point_id = NULL, shared_contact_id = contact_point_id,
     cell = cell + CASE cell %% 8 WHEN 0 THEN {shared_contact} ELSE 0 END
 FROM (
     SELECT c.ctid AS at, row_number() OVER (PARTITION BY c.contact_point_id, v.channel
-        ORDER BY c.cell %% 8 <> 0, array_position(%(rules)s::text[], v.audience),
+        ORDER BY c.cell %% 8 <> 0, array_position(%(turns)s::text[], v.audience),
             c.priority DESC, c.recipient_id) AS turn
     FROM (SELECT contact_point_id FROM choice WHERE contact_point_id IS NOT NULL
         GROUP BY contact_point_id HAVING count(*) > 1) several
@@ -145,6 +145,46 @@ UPDATE choice SET contact_point_id = NULL, shared_contact_id = choice.contact_po
 FROM voice v, delivery d
 WHERE v.voice = choice.cell / 8 AND d.update_id = %(update)s::uuid
     AND d.contact_point_id = choice.contact_point_id AND d.channel = v.channel
+"""
+
+STANDINGS = """
+SELECT audience, count(*) FILTER (WHERE NOT elsewhere), count(*) FILTER (WHERE told),
+    count(*) FILTER (WHERE shared AND NOT told), count(*) FILTER (WHERE spared),
+    count(*) FILTER (WHERE elsewhere)
+FROM (
+    SELECT v.audience, bool_or(c.cell % 8 = 0) AS told,
+        bool_or(c.cell % 8 = {shared_contact}) AS shared,
+        bool_or(c.cell % 8 = {not_told_before}) AS spared,
+        bool_or(c.cell % 8 = {other_audience}) AS elsewhere
+    FROM choice c JOIN voice v ON v.voice = c.cell / 8
+    GROUP BY v.audience, c.recipient_id
+) each_one GROUP BY audience ORDER BY audience
+"""
+
+# People of whom no row is sent, nor spared, nor told through another's contact point.
+MISSED = """
+CREATE TEMP TABLE missed ON COMMIT DROP AS
+SELECT c.recipient_id, v.audience, min(c.cell %% 8) AS reason
+FROM choice c JOIN voice v ON v.voice = c.cell / 8
+WHERE c.cell %% 8 = ANY(%(missing)s::int[]) AND NOT EXISTS (
+    SELECT FROM choice o
+    WHERE o.recipient_id = c.recipient_id AND o.cell %% 8 <> ALL(%(missing)s::int[]))
+GROUP BY c.recipient_id, v.audience
+"""
+MISSED_BY = """
+SELECT m.audience, (%(reasons)s::text[])[m.reason + 1], count(*)
+FROM missed m GROUP BY 1, 2 ORDER BY 1, 2
+"""
+OTHERWISE = """
+SELECT m.audience, (%(reasons)s::text[])[m.reason + 1], p.kind, count(DISTINCT m.recipient_id)
+FROM missed m
+JOIN recipient_contact rc ON rc.recipient_id = m.recipient_id
+JOIN contact_point p ON p.id = rc.contact_point_id
+LEFT JOIN unnest(%(served_audience)s::text[], %(served_kind)s::text[]) AS y(audience, kind)
+    ON y.audience = m.audience AND y.kind = p.kind
+LEFT JOIN suppression x ON x.kind = p.kind AND x.lookup = p.lookup
+WHERE y.kind IS NULL AND x.kind IS NULL
+GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
 
 

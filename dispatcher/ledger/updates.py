@@ -31,6 +31,14 @@ class UpdateRow:
     submitted_at: datetime | None
     content_hash: str | None
     withdrawn_at: datetime | None
+    revision: int
+    editors: list[str]
+    revised_at: datetime | None
+
+    @property
+    def stated_at(self) -> datetime:
+        """The moment at which its words claim to be true."""
+        return self.revised_at or self.created_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,8 @@ class ReleaseRow:
     stopped_by: str | None
     stopped_at: datetime | None
     reason: str
+    returned_by: str | None
+    returned_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +75,11 @@ class StoredMessage:
 _UPDATE = (
     "id::text, incident_id::text, phase, texts, next_update_at, expires_at, audiences,"
     " withdraws::text[] AS withdraws, author, release_on_approval, created_at, submitted_at,"
-    " content_hash, withdrawn_at"
+    " content_hash, withdrawn_at, revision, editors, revised_at"
 )
 _RELEASE = (
     "audience, lane, state, preapproved, approved_by, approved_at, released_by, released_at,"
-    " planned_at, stopped_by, stopped_at, reason"
+    " planned_at, stopped_by, stopped_at, reason, returned_by, returned_at"
 )
 
 
@@ -127,6 +137,45 @@ def of_incident(conn: Connection, incident_id: str) -> list[UpdateRow]:
         return cursor.fetchall()
 
 
+def revise(
+    conn: Connection, update_id: str, new: NewUpdate, *, audiences: Sequence[str], editor: str
+) -> None:
+    """Put other words in place of an update's own: it is a draft again, of the next revision."""
+    conn.execute(
+        "UPDATE incident_update SET phase = %(phase)s, texts = %(texts)s,"
+        " next_update_at = %(next)s, expires_at = %(expires)s, audiences = %(audiences)s,"
+        " withdraws = %(withdraws)s::uuid[], revision = revision + 1, revised_at = now(),"
+        " submitted_at = NULL, content_hash = NULL, editors = CASE"
+        "  WHEN author = %(editor)s OR %(editor)s = ANY(editors) THEN editors"
+        "  ELSE editors || %(editor)s END"
+        " WHERE id = %(id)s",
+        {
+            "phase": new.phase.value,
+            "texts": as_json(new.texts),
+            "next": new.next_update_at,
+            "expires": new.expires_at,
+            "audiences": list(audiences),
+            "withdraws": list(new.withdraws),
+            "editor": editor,
+            "id": update_id,
+        },
+    )
+    conn.execute("DELETE FROM message WHERE update_id = %s", (update_id,))
+    conn.execute("DELETE FROM release WHERE update_id = %s", (update_id,))
+
+
+def set_release_on_approval(conn: Connection, update_id: str, *, wanted: bool) -> None:
+    """Whether what is approved goes out with its approval."""
+    conn.execute(
+        "UPDATE incident_update SET release_on_approval = %s WHERE id = %s", (wanted, update_id)
+    )
+
+
+def mark_returned(conn: Connection, update_id: str) -> None:
+    """All that was submitted was given back: it is a draft again, with its messages to look at."""
+    conn.execute("UPDATE incident_update SET submitted_at = NULL WHERE id = %s", (update_id,))
+
+
 def mark_submitted(conn: Connection, update_id: str, *, content_hash: str) -> None:
     conn.execute(
         "UPDATE incident_update SET submitted_at = now(), content_hash = %s WHERE id = %s",
@@ -169,10 +218,12 @@ def replace_messages(conn: Connection, update_id: str, messages: Iterable[Stored
 
 
 def messages(conn: Connection, update_id: str) -> list[dict[str, Any]]:
-    """What was rendered: id, audience, channel, locale, parts, slots, hash, units, problems."""
+    """What was rendered: id, audience, channel, locale, parts, slots, hash, units, problems,
+    and the ids of the facts whose words stand in it."""
     with conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
-            "SELECT id, audience, channel, locale, parts, slots, hash, units, problems FROM message"
+            "SELECT id, audience, channel, locale, parts, slots, hash, units, problems,"
+            " facts::text[] AS facts FROM message"
             " WHERE update_id = %s ORDER BY audience, channel, locale",
             (update_id,),
         )
@@ -220,6 +271,70 @@ def releases(conn: Connection, update_id: str) -> list[ReleaseRow]:
         return cursor.fetchall()
 
 
+def releases_of(conn: Connection, update_ids: Sequence[str]) -> dict[str, list[ReleaseRow]]:
+    """Where each audience of several updates stands, by update."""
+    found: dict[str, list[ReleaseRow]] = {}
+    with conn.cursor() as cursor:
+        cursor.execute(
+            f"SELECT update_id::text, {_RELEASE} FROM release"
+            " WHERE update_id = ANY(%s::uuid[]) ORDER BY update_id, audience",
+            (list(update_ids),),
+        )
+        for row in cursor:
+            found.setdefault(row[0], []).append(ReleaseRow(*row[1:]))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An update with audiences that wait for a person: how many, in which state."""
+
+    update_id: str
+    incident: int
+    title: str
+    drill: bool
+    phase: str
+    state: str
+    audiences: int
+    author: str
+    since: datetime
+
+
+def waiting(conn: Connection, *, limit: int = 20) -> list[Waiting]:
+    """Updates that wait for approval, for release, or for their author; the longest first."""
+    with conn.cursor(row_factory=class_row(Waiting)) as cursor:
+        cursor.execute(
+            "SELECT u.id::text AS update_id, i.number AS incident, i.title, i.drill, u.phase,"
+            " r.state, count(*)::int AS audiences, u.author,"
+            " min(coalesce(r.returned_at, r.approved_at, u.submitted_at, u.created_at)) AS since"
+            " FROM release r JOIN incident_update u ON u.id = r.update_id"
+            " JOIN incident i ON i.id = u.incident_id"
+            " WHERE r.state IN ('submitted', 'returned', 'approved')"
+            " GROUP BY u.id, i.id, r.state ORDER BY since LIMIT %s",
+            (limit,),
+        )
+        return cursor.fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """When the next update was promised, and by which update, which audiences heard it."""
+
+    at: datetime
+    update_id: str
+
+
+def promised(conn: Connection, incident_id: str) -> Promise | None:
+    """The promise that stands: that of the newest update that anybody was told of."""
+    row = conn.execute(
+        "SELECT u.next_update_at, u.id::text FROM incident_update u WHERE u.incident_id = %s"
+        " AND EXISTS (SELECT FROM release r WHERE r.update_id = u.id AND r.released_at IS NOT NULL)"
+        " ORDER BY u.id DESC LIMIT 1",
+        (incident_id,),
+    ).fetchone()
+    return None if row is None or row[0] is None else Promise(row[0], row[1])
+
+
 def move_releases(
     conn: Connection,
     update_id: str,
@@ -235,6 +350,8 @@ def move_releases(
         "approved": ", approved_by = %(actor)s, approved_at = now()",
         "released": ", released_by = %(actor)s, released_at = now()",
         "stopped": ", stopped_by = %(actor)s, stopped_at = now()",
+        "returned": ", returned_by = %(actor)s, returned_at = now(), approved_by = NULL,"
+        " approved_at = NULL",
         "submitted": ", approved_by = NULL, approved_at = NULL",
     }.get(to, "")
     rows = conn.execute(

@@ -19,6 +19,9 @@ REASONS = (
 )
 """Why a row is not sent, by number; a cell is its voice's number times eight plus this."""
 
+MISSING = ("suppressed", "no_adapter", "no_message", "no_contact")
+"""Reasons for which a person who should hear does not."""
+
 NUMBER = {reason: number for number, reason in enumerate(REASONS)}
 
 

@@ -94,7 +94,7 @@ def _emergency(status: str, *use: WorkaroundCode) -> EmergencyCallsFact:
     )
 
 
-def _typical() -> Statement:
+def typical() -> Statement:
     return Statement(
         incident=_incident(services=("voice", "mobile_data", "sms"), regions=("US",)),
         update_id="update-1",
@@ -115,7 +115,7 @@ def _typical() -> Statement:
     )
 
 
-def _minimal() -> Statement:
+def minimal() -> Statement:
     return Statement(
         incident=_incident(services=("broadband",), regions=()),
         update_id="update-1",
@@ -125,7 +125,7 @@ def _minimal() -> Statement:
     )
 
 
-def _nasty() -> Statement:
+def nasty() -> Statement:
     long_words = "Words & signs of our own, 'quoted' and \"doubly\" so; " * 8
     withdrawn = CauseFact.model_validate(
         {
@@ -214,9 +214,9 @@ def _nasty() -> Statement:
 
 
 EXAMPLES: Mapping[str, Statement] = {
-    "typical": _typical(),
-    "minimal": _minimal(),
-    "nasty": _nasty(),
+    "typical": typical(),
+    "minimal": minimal(),
+    "nasty": nasty(),
 }
 """What every template must survive: usual facts, no facts at all, everything at its longest."""
 
@@ -296,7 +296,7 @@ def _unserved(renderer: Renderer) -> Iterator[PackProblem]:
 def _unrenderable(renderer: Renderer) -> Iterator[PackProblem]:
     for name, example in EXAMPLES.items():
         for phase in Phase:
-            statement = _at_phase(example, phase)
+            statement = at_phase(example, phase)
             for audience in renderer.packs.audiences.values():
                 for step in audience.channels:
                     for locale in audience.locales:
@@ -317,7 +317,7 @@ def _unrenderable(renderer: Renderer) -> Iterator[PackProblem]:
                                 yield PackProblem(file, 1, f"{name} example: {part} is empty")
 
 
-def _at_phase(example: Statement, phase: Phase) -> Statement:
+def at_phase(example: Statement, phase: Phase) -> Statement:
     return Statement(
         incident=example.incident,
         update_id=example.update_id,

@@ -1,6 +1,6 @@
-"""What a key may do. Scopes are the fixed words of the HTTP interface."""
+"""What a key or a person may do. Scopes are the fixed words of the HTTP interface."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,13 +18,35 @@ class Scope(StrEnum):
     HOOKS = "hooks"
 
 
+class Role(StrEnum):
+    """What a person may do in the console; each may do what those before it may."""
+
+    VIEWER = "viewer"
+    AUTHOR = "author"
+    APPROVER = "approver"
+    ADMIN = "admin"
+
+
+_READING = frozenset({Scope.READ, Scope.PREVIEW})
+_WRITING = _READING | {Scope.INCIDENTS_WRITE, Scope.RELEASE}
+_APPROVING = _WRITING | {Scope.APPROVE}
+
+ROLE_SCOPES: Mapping[Role, frozenset[Scope]] = {
+    # The one seam for finer rights: whoever asks what a person may do asks for scopes.
+    Role.VIEWER: _READING,
+    Role.AUTHOR: _WRITING,
+    Role.APPROVER: _APPROVING,
+    Role.ADMIN: _APPROVING | {Scope.RELEASE_ANY, Scope.RECIPIENTS_WRITE},
+}
+
+
 class NotAllowed(Exception):
     """The actor lacks a right. The message names the right, never the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts: a key, or the command line of the machine's owner.
+    """Who acts: a key, a person at the console, or the command line of the machine's owner.
 
     `id` is stable and goes to the audit log; `reach_limit` is the largest number of
     people one release by this actor may reach, None for no limit.
@@ -41,7 +63,8 @@ class Actor:
     def require(self, scope: Scope) -> None:
         """Raise `NotAllowed` unless the actor holds `scope`."""
         if scope not in self.scopes:
-            raise NotAllowed(f"this key lacks the scope {scope.value!r}")
+            whose = "role" if self.id.startswith("person:") else "key"
+            raise NotAllowed(f"this {whose} lacks the scope {scope.value!r}")
 
 
 def parse_scopes(words: Iterable[str]) -> frozenset[Scope]:

@@ -1,44 +1,25 @@
 """What was previewed is what was sent: each audience, channel and locale, byte for byte."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from dispatcher.demo.people import Person
-from tests.stories.house import House, at, fact, person, phone
-
-Key = tuple[str, str, str]
-KINDS = {"phone": "sms", "email": "email", "fcm_token": "push", "inbox": "push"}
+from tests.stories.everyone import Key, everyone
+from tests.stories.house import House, at, fact
 
 
 @pytest.fixture
-def everyone(house: House) -> dict[Key, list[Person]]:
+def everybody(house: House) -> Mapping[Key, Sequence[Person]]:
     """A directory in which each audience is heard on each of its channels in each locale."""
-    wanted: dict[Key, list[Person]] = {}
-    number = 0
-    for audience in house.services.packs.audiences.values():
-        for segment in sorted(audience.segments)[:1]:
-            channels = {step.channel for step in audience.channels}
-            for locale in audience.locales:
-                for kind, channel in KINDS.items():
-                    if channel not in channels or segment == "public":
-                        continue
-                    number += 1
-                    one = person(number, segment, locale=locale, **{kind: _address(kind, number)})
-                    wanted.setdefault((audience.name, channel, locale), []).append(one)
+    wanted = everyone(house.services.packs)
     house.people(each for those in wanted.values() for each in those)
     return wanted
 
 
-def _address(kind: str, number: int) -> str:
-    token = f"{number:022d}:APA91b" + "x" * 134
-    ways = {"phone": phone(number), "email": f"r{number}@mail.example.com", "fcm_token": token}
-    return ways.get(kind, f"app-{number}")
-
-
 def test_previewed_text_is_the_text_that_arrived(
-    house: House, everyone: Mapping[Key, list[Person]]
+    house: House, everybody: Mapping[Key, Sequence[Person]]
 ) -> None:
     """Preview, stored message and what simulators and inboxes hold are the same bytes."""
     incident = house.operator.post("/v1/incidents", house.opening(release="draft"))["id"]
@@ -59,7 +40,7 @@ def test_previewed_text_is_the_text_that_arrived(
     if update["held"]:
         named = {"content_hash": update["content_hash"], "audiences": update["held"]}
         house.approver.post(f"/v1/updates/{update['id']}/approve", named)
-    people = sum(len(those) for those in everyone.values())
+    people = sum(len(those) for those in everybody.values())
     numbers = house.when(
         update["id"], lambda now: now["complete"] and now["by_state"]["accepted"] > people
     )
@@ -69,12 +50,12 @@ def test_previewed_text_is_the_text_that_arrived(
         "SELECT audience, channel, locale, parts FROM message WHERE update_id = %s", update["id"]
     )
     assert {(a, c, locale): parts for a, c, locale, parts in stored} == shown
-    assert set(shown) >= set(everyone)
+    assert set(shown) >= set(everybody)
     assert {channel for _, channel, _ in shown} == {"sms", "email", "social", "push"}
 
     held = {e["address"]: e["content"] for e in house.sandbox.outbox() if e["provider"] != "x"}
     compared = 0
-    for key, those in everyone.items():
+    for key, those in everybody.items():
         for each in those:
             expected = {n: t.replace("[[name]]", each.name) for n, t in shown[key].items()}
             if each.inbox:

@@ -1,0 +1,75 @@
+// The preview's live parts: numbers that are counted aside, and test sends on their way.
+(() => {
+  "use strict";
+  const AGAIN = 1000;
+
+  const say = (text) => window.desk && window.desk.announce(text);
+
+  // --- counting: the table is replaced once it was counted -----------------------------
+  async function count(form, tries) {
+    const said = form.querySelector("[data-count-said]");
+    const button = form.querySelector("button");
+    said.textContent = "Counting whom this reaches …";
+    button.disabled = true;
+    let answer;
+    try {
+      answer = await fetch(form.action, {
+        method: "POST",
+        body: new URLSearchParams(new FormData(form)),
+        headers: { "X-Requested-With": "fetch" },
+      });
+    } catch {
+      answer = null;
+    }
+    if (!answer || (!answer.ok && answer.status !== 202)) {
+      said.textContent = "It could not be counted just now. Try again.";
+      button.disabled = false;
+      return;
+    }
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("figures");
+    if (!fresh) return;
+    document.getElementById("figures").replaceWith(fresh);
+    if (answer.status === 202 && tries > 0) {
+      const next = fresh.querySelector("[data-count]");
+      next.querySelector("[data-count-said]").textContent = "Still counting …";
+      setTimeout(() => count(next, tries - 1), AGAIN);
+      return;
+    }
+    const people = document.getElementById("reach-people");
+    say(people ? `Counted: ${people.textContent} people are reached` : "Counted");
+  }
+
+  document.addEventListener("submit", (event) => {
+    const form = event.target.closest("[data-count]");
+    if (!form) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    count(form, 30);
+  }, true);
+
+  const wanted = document.querySelector("#figures[data-wanted] [data-count]");
+  if (wanted) count(wanted, 30);
+
+  // --- test sends: asked for until all have come to an end ------------------------------
+  const trials = document.querySelector("[data-trials]");
+  let left = 180;
+  async function look() {
+    let answer;
+    try {
+      answer = await fetch(trials.dataset.trials, { headers: { "X-Requested-With": "fetch" } });
+    } catch {
+      answer = null;
+    }
+    if (answer && answer.ok) {
+      trials.innerHTML = await answer.text();
+      if (!trials.querySelector("[data-open]")) {
+        const last = trials.querySelector("tbody tr td:last-child");
+        if (last) say(`Test send: ${last.textContent}`);
+        return;
+      }
+    }
+    left -= 1;
+    if (left > 0) setTimeout(look, AGAIN);
+  }
+  if (trials && trials.querySelector("[data-open]")) setTimeout(look, AGAIN / 2);
+})();
