@@ -20,6 +20,8 @@ from dispatcher.security.rights import Actor, Role, Scope
 from dispatcher.wiring import Services
 
 BATCH = 1_000
+LARGEST = 6
+"""Templates whose pages are looked at, beside those that others include."""
 OTHERS = 60
 """Further incidents: the lists are as long as they ever are."""
 EARLIER = 12
@@ -82,8 +84,15 @@ def fill(house: House, count: int, *, say: Callable[[str], None]) -> Filled:
         author=f"bench-session-of-{author.role}",
         person=author.id,
         invitation=INVITATION,
-        templates=tuple(services.renderer.sources.list_templates()),
+        templates=_templates(services),
     )
+
+
+def _templates(services: Services) -> tuple[str, ...]:
+    """The largest of the packs' files, and those that are included by most others."""
+    files = services.renderer.sources.files
+    largest = sorted(files, key=lambda name: -files[name].stat().st_size)[:LARGEST]
+    return tuple(sorted({*largest, *(name for name in files if "/_" in name)}))
 
 
 def _reference(house: House, incident: str) -> str:

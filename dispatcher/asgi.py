@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from starlette.responses import RedirectResponse
 
 from dispatcher import logs, settings, wiring
+from dispatcher.console import views
 from dispatcher.console.app import create_console
 from dispatcher.console.door import ROOT
 from dispatcher.http.app import create_app
@@ -24,6 +25,7 @@ def create() -> FastAPI:
     given = settings.load()
     logs.configure(given.log_level, given.log_format)
     app = of(wiring.build(given))
+    views.warm()
     # What is there by now stays: each look through it takes tens of milliseconds, in which
     # nobody is answered.
     gc.collect()

@@ -198,7 +198,7 @@ class Previews:
     ) -> selection.Question:
         question = self._planner.question(
             incident,
-            incident_id=None if incident.id == _IMAGINED else incident.id,
+            incident_id=None if incident.id == IMAGINED else incident.id,
             update_id=None,
             phase=phase,
             aim=aim,
@@ -238,7 +238,8 @@ class Previews:
         )
 
 
-_IMAGINED = "preview"
+IMAGINED = "preview"
+"""The id of an incident that is not stored: it is told from all that are."""
 _LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
@@ -252,7 +253,7 @@ def worded(renderings: Iterable[Rendering]) -> tuple[Worded, ...]:
 
 def _imagined(new: NewIncident, *, number: int, now: datetime) -> Incident:
     return Incident(
-        id=_IMAGINED,
+        id=IMAGINED,
         number=number,
         status="open",
         created_at=now,

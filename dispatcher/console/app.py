@@ -22,6 +22,7 @@ from dispatcher.console import (
     recounting,
     signing,
     staff,
+    tryouts,
     views,
     watching,
     writing,
@@ -64,6 +65,7 @@ def rooms() -> tuple[APIRouter, ...]:
         handouts.router,
         previewing.router,
         reaching.router,
+        tryouts.router,
     )
 
 

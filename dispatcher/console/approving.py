@@ -81,6 +81,12 @@ class Hub:
         """The audiences in one of these states."""
         return [line for line in self.lines if line.row.state in states]
 
+    def reach_of(self, lines: Sequence[AudienceLine]) -> int | None:
+        """How many people these audiences have who will be told, if they were counted."""
+        if any(line.figures is None for line in lines):
+            return None
+        return sum(each.told + each.shared for line in lines if (each := line.figures) is not None)
+
     @property
     def people(self) -> int | None:
         """How many people the whole update reaches, if they were counted."""
@@ -248,6 +254,8 @@ def submit(update: str, post: Writer) -> Response:
     match post.form.get("release"):
         case "now":
             release = "now"
+            if errors := _confirmed(post, _incident(post, wanted)):
+                return _again(post, wanted, errors)
         case "hold":
             release = "draft"
 

@@ -19,6 +19,7 @@ from dispatcher.ledger import shortfalls
 from dispatcher.ledger.connection import Connection
 from dispatcher.ledger.counting import STATES
 from dispatcher.ledger.shortfalls import Outstanding
+from dispatcher.senders import sender_speed
 from dispatcher.wiring import Services
 
 WATCHED = 500
@@ -192,13 +193,24 @@ class Board:
                 watched.snapshot, watched.outstanding = snapshot, known
         return self._made(shown, rates, known)
 
+    def _rate(self, channel: str, sender: str) -> float:
+        """Units a second of a sender, also of an account that took over for another."""
+        services = self._services
+        return sender_speed(
+            services.packs,
+            services.mode == "sandbox",
+            channel,
+            sender,
+            accounts=services.accounts,
+        ).rate
+
     def _made(
         self, shown: ProgressShown, rates: Mapping[str, float], known: Sequence[Outstanding]
     ) -> View:
         bounds: dict[str, float] = {}
         waiting: dict[str, int] = {}
         for each in known:
-            seconds = each.units / max(1e-9, self._services.rate(each.channel, each.sender))
+            seconds = each.units / max(1e-9, self._rate(each.channel, each.sender))
             bounds[each.channel] = max(bounds.get(each.channel, 0.0), seconds)
             waiting[each.channel] = waiting.get(each.channel, 0) + each.rows
         left = time_left(waiting, rates, bounds)

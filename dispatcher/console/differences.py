@@ -20,7 +20,7 @@ class Difference:
     yours: str
 
 
-_NOT_CONTENT = ("csrf", "once", "revision", "typed_zone", "audience", "do", "force", "kind")
+_NOT_CONTENT = ("csrf", "once", "seen", "revision", "typed_zone", "audience", "do", "force", "kind")
 
 
 def differences(

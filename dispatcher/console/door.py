@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse, Response
 
 from dispatcher.ledger import idempotency, people
-from dispatcher.ledger.connection import Transaction
+from dispatcher.ledger.connection import LedgerAway, Transaction
 from dispatcher.security.rights import ROLE_SCOPES, Actor, NotAllowed, Scope
 from dispatcher.wiring import Services
 
@@ -213,6 +213,18 @@ def visitor(request: Request, services: Desk) -> Visitor:
 
 
 Known = Annotated[Visitor, Depends(visitor)]
+
+
+def still_here(services: Services, who: Visitor) -> bool:
+    """Whether a visitor's session still lasts, for what goes on after its request began.
+
+    While nobody can be asked, it is taken to.
+    """
+    try:
+        with services.ledger.read() as conn:
+            return people.lasts(conn, who.token)
+    except LedgerAway:
+        return True
 
 
 def _way_back(request: Request) -> str:

@@ -4,6 +4,7 @@ Pure: reads packs and values, no ledger. The rules are those of submission itsel
 (`missing_facts`, pre-approval, `claims`); here they are only told beforehand.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,11 +26,9 @@ from dispatcher.incidents import (
     Phase,
     live_facts,
 )
+from dispatcher.previews import IMAGINED
 from dispatcher.rendering import Renderer, Statement
 from dispatcher.rendering.renderer import chain
-
-IMAGINED = "draft"
-"""The id of what is not stored yet."""
 
 TIMES = ("started_at", "known_at", "next_update_at", "expires_at")
 """Fields that hold times, beside those of facts."""
@@ -211,6 +210,15 @@ def odd_texts(typed: Typed, renderer: Renderer) -> tuple[OddText, ...]:
                 )
             )
     return tuple(sorted(found, key=lambda each: not each.refused))
+
+
+def odd_digest(typed: Typed, odd: Sequence[OddText]) -> str:
+    """Tells these odd texts from all others; empty if nothing is odd. A form carries the digest
+    of those that it has shown."""
+    if not odd:
+        return ""
+    shown = "\0".join(f"{text.name}={typed.text(text.name)}" for text in odd)
+    return hashlib.sha256(shown.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def mended(typed: Typed, name: str) -> Typed:

@@ -231,7 +231,8 @@ def _regions(reading: Reading) -> tuple[str, ...]:
 
 def _update(reading: Reading, *, opening: bool) -> NewUpdate | None:
     typed = reading.typed
-    if opening and typed.one("started.same") and not typed.one("started.at"):
+    begun = all(error.name != "started_at" for error in reading.errors)
+    if opening and begun and typed.one("started.same") and not typed.one("started.at"):
         same = typed.having("started.at", typed.raw("started_at"))
         reading.typed = same.having("started.at.fold", typed.raw("started_at.fold"))
     reading.source = typed.one("source")

@@ -30,6 +30,8 @@ router = APIRouter(prefix="/incidents/{ref}")
 
 CUSTOMERS = "consumers"
 COUNTER = "care-and-retail"
+LONG = 350
+"""Characters of a notice beyond which it is set in smaller letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,11 @@ class Sheet:
     direction: str
     heading: str
     runs: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @property
+    def long(self) -> bool:
+        """Whether it needs smaller letters to stand on one page."""
+        return sum(len(text) for _, texts in self.runs for text in texts) > LONG
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +84,25 @@ def latest(conn: Connection, incident: Incident, audience: str) -> Latest | None
     return None
 
 
-def sheet(message: SentMessage, direction: str) -> Sheet:
-    """A mail's words without what was filled in for each person: greetings and the like."""
+def sheet(message: SentMessage, direction: str, *, signed: Sequence[str]) -> Sheet:
+    """A mail's words without what was filled in for each person: greetings and the like.
+
+    Nor does the signature stand twice: lines that are little more than one of `signed`.
+    """
     blocks = tuple(
         _block(" ".join(line.split()))
         for line in message.parts.get("text", "").split("\n")
-        if line.strip() and "[[" not in line
+        if line.strip() and "[[" not in line and not _signature(line, signed)
     )
     runs = tuple(
         (kind, tuple(text for _, text in run))
         for kind, run in groupby(blocks, key=lambda block: block[0])
     )
     return Sheet(message.locale, direction, message.parts.get("subject", ""), runs)
+
+
+def _signature(line: str, signed: Sequence[str]) -> bool:
+    return any(name in line and len(line.strip()) < len(name) + 16 for name in signed)
 
 
 def _block(line: str) -> tuple[str, str]:
@@ -126,7 +140,11 @@ def notice_page(
         locales=locales,
         chosen=chosen,
         sheets=[
-            sheet(each, services.renderer.vocabulary(each.locale).direction)
+            sheet(
+                each,
+                services.renderer.vocabulary(each.locale).direction,
+                signed=(services.packs.organisation.name, incident.reference),
+            )
             for each in mails
             if each.locale in chosen and usable
         ],
@@ -232,7 +250,7 @@ _SUBJECTS: Mapping[FactKind, str] = {
 def _unsure(fact: Fact) -> str:
     subject = _SUBJECTS.get(fact.kind, f"the {fact.kind.replace('_', ' ')}")
     how = fact.stated.confidence.value.replace("_", " ")
-    return f"Do not state {subject} as certain: it is {how}."
+    return f"Do not state {subject} as certain: it is only {how}."
 
 
 def _answers(say: Speech, live: Mapping[FactKind, Fact], *, over: bool) -> tuple[Answer, ...]:

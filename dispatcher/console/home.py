@@ -34,6 +34,12 @@ class UpdateLine:
     states: tuple[tuple[str, int], ...]
 
     @property
+    def begun(self) -> bool:
+        """Whether it waits for somebody before anybody is told."""
+        waiting = ("draft", "returned", "submitted", "approved")
+        return not self.told and any(state in waiting for state, _ in self.states)
+
+    @property
     def told(self) -> bool:
         """Whether anybody was told it."""
         return any(state in ("released", "stopped") for state, _ in self.states)
@@ -83,6 +89,7 @@ def incident_page(request: Request, ref: str, services: Desk, who: Known) -> Res
         drill=incident.drill,
         incident=incident,
         lines=lines[::-1],
+        begun=next((line for line in reversed(lines) if line.begun), None),
         promise=promise,
         live=live,
         past=[fact for fact in facts if live.get(fact.kind) != fact],

@@ -61,8 +61,10 @@ class Material:
         raise NotFound("no such message")
 
 
-def material(services: Services, conn: Connection, update_id: str) -> Material:
-    """What an update says now. Raises `NotFound`."""
+def material(
+    services: Services, conn: Connection, update_id: str, *, only: str | None = None
+) -> Material:
+    """What an update says now, to one audience alone if asked. Raises `NotFound`."""
     update = updates.get(conn, update_id)
     if update is None:
         raise NotFound("no such update")
@@ -82,10 +84,14 @@ def material(services: Services, conn: Connection, update_id: str) -> Material:
                 facts=tuple(row["facts"]),
             )
             for row in updates.messages(conn, update.id)
-            if row["audience"] in services.packs.audiences
+            if row["audience"] in services.packs.audiences and only in (None, row["audience"])
         )
         return Material(update, incident, _in_order(services, stored), stored=True)
-    known = [name for name in update.audiences if name in services.packs.audiences]
+    known = [
+        name
+        for name in update.audiences
+        if name in services.packs.audiences and only in (None, name)
+    ]
     statement = services.updates.statement(conn, incident, update)
     rendered = tuple(services.renderer.render_all(statement, known))
     return Material(update, incident, _in_order(services, rendered), stored=False)

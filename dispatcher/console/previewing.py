@@ -4,10 +4,10 @@ Owns the page and its parts. What is shown is what is stored, once it was submit
 come from `reckoning`, which counts aside.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -37,6 +37,7 @@ from dispatcher.ledger.people import OwnAddress
 from dispatcher.ledger.said import last_said
 from dispatcher.planning import KIND_ORDER
 from dispatcher.reckoning import Reckoned
+from dispatcher.rendering import Rendering
 from dispatcher.security.rights import Scope
 from dispatcher.trials import TrialMessage
 from dispatcher.wiring import Services
@@ -54,9 +55,8 @@ VIEWS: tuple[tuple[View, str], ...] = (
     ("wide-dark", "Computer, dark"),
 )
 
-HEAVY = 20_000
-"""Bytes of one audience's plain parts beyond which a page shows one channel at a time: each may
-stand there twice more, as what is new and as what is gone."""
+ROOM = 60_000
+"""Bytes of plain parts that a page shows at once; what does not fit is chosen by links."""
 COUNT_PATIENCE = 20.0
 """Seconds for which a script waits for a count before it asks again."""
 FORM_PATIENCE = 8.0
@@ -108,7 +108,9 @@ def preview_page(
         shown_audience = _audience(found, audience)
         said = last_said(conn, wanted, shown_audience) if shown_audience else []
         different = unlike(services, conn, found)
-    what = Chosen(shown_audience, _channel(found, shown_audience, channel), locale, view)
+    # A text stands there thrice beside what is new in it and what is gone from it.
+    times = 3 if said else 1
+    what = _fitting(found, Chosen(shown_audience, channel, locale, view), times=times)
     messages = chosen(services, found, what.audience, channel=what.channel, locale=what.locale)
     figures = reckoned.figures if _current(found, reckoned) and reckoned else None
     return page(
@@ -123,7 +125,8 @@ def preview_page(
         voices=voices(messages) if not what.channel or what.channel == Channel.SMS else (),
         besides=besides(messages, figures, said),
         last=said[0] if said else None,
-        choices=_choices(found, what),
+        choices=_choices(found, what, times=times),
+        may_write=who.may(Scope.INCIDENTS_WRITE),
         views=VIEWS,
         view=what.view,
         mail_src=_mail_src(found, what.view),
@@ -134,6 +137,7 @@ def preview_page(
         trials=tried,
         trials_open=any(row.state != "done" for row in tried),
         CHANNELS=CHANNELS,
+        language=language,
         **_numbers(services, found, reckoned),
     )
 
@@ -146,34 +150,49 @@ def _audience(found: Material, asked: str) -> str:
     return asked or (names[0] if names else "")
 
 
-def _channel(found: Material, audience: str, asked: str) -> str:
-    """The channel asked for; the first, where all of them would make the page too heavy."""
-    own = found.of(audience)
-    weight = sum(
+def _fitting(found: Material, asked: Chosen, *, times: int) -> Chosen:
+    """What was asked, or as much of it as a page has room for: the first channel of several, and
+    then its first language. `times` is how often a text stands there."""
+    narrowed = asked
+    own = found.of(asked.audience)
+    if not asked.channel and _weight(own, narrowed) * times > ROOM:
+        narrowed = replace(narrowed, channel=own[0].message.channel)
+    if not asked.locale and _weight(own, narrowed) * times > ROOM:
+        first = next(each for each in own if narrowed.channel in ("", each.message.channel))
+        narrowed = replace(narrowed, locale=first.message.locale)
+    return narrowed
+
+
+def _weight(own: Sequence[Rendering], what: Chosen) -> int:
+    return sum(
         len(text.encode())
         for each in own
+        if what.channel in ("", each.message.channel) and what.locale in ("", each.message.locale)
         for name, text in each.message.parts.items()
         if name != "html"
     )
-    if asked == "all":
-        return ""
-    if asked or weight <= HEAVY or not own:
-        return asked
-    return own[0].message.channel
 
 
 def _current(found: Material, reckoned: Reckoned | None) -> bool:
     return reckoned is not None and reckoned.revision == found.update.revision
 
 
-def _choices(found: Material, what: Chosen) -> dict[str, list[tuple[str, str, bool]]]:
-    """Links to each channel and language of the chosen audience."""
+def _choices(
+    found: Material, what: Chosen, *, times: int
+) -> dict[str, list[tuple[str, str, bool]]]:
+    """Links to each channel and language of the chosen audience, and to all that fit a page."""
     update = found.update.id
     channels = dict.fromkeys(each.message.channel for each in found.of(what.audience))
     locales = dict.fromkeys(each.message.locale for each in found.of(what.audience))
+    every_channel = _fitting(found, replace(what, channel=""), times=times)
+    every_locale = _fitting(found, replace(what, locale=""), times=times)
     return {
         "channels": [
-            ("All", url(what.path(update, channel="all")), not what.channel),
+            *(
+                [("All", url(what.path(update, channel="")), not what.channel)]
+                if not every_channel.channel
+                else []
+            ),
             *(
                 (
                     CHANNELS.get(name, name).capitalize() if name != "sms" else "SMS",
@@ -184,7 +203,11 @@ def _choices(found: Material, what: Chosen) -> dict[str, list[tuple[str, str, bo
             ),
         ],
         "locales": [
-            ("All", url(what.path(update, locale="")), not what.locale),
+            *(
+                [("All", url(what.path(update, locale="")), not what.locale)]
+                if not every_locale.locale
+                else []
+            ),
             *(
                 (language(name), url(what.path(update, locale=name)), name == what.locale)
                 for name in locales
@@ -272,7 +295,7 @@ def mail(
 ) -> Response:
     """A mail's HTML, as stored or as it would be, for a frame that may do nothing."""
     with services.ledger.read() as conn:
-        found = material(services, conn, update_id(update))
+        found = material(services, conn, update_id(update), only=audience)
     message = found.one(audience, Channel.EMAIL.value, locale).message
     parts = example(message) if fill == "example" else message.parts
     if "html" not in parts:
@@ -318,6 +341,7 @@ def trials_part(request: Request, update: str, services: Desk, who: Known) -> Re
         trials=tried,
         trials_open=any(row.state != "done" for row in tried),
         CHANNELS=CHANNELS,
+        language=language,
     )
 
 
@@ -332,7 +356,7 @@ def try_message(update: str, post: Writer) -> Response:
 
     def work(transaction: Transaction) -> str:
         conn = transaction.conn
-        found = material(post.services, conn, wanted)
+        found = material(post.services, conn, wanted, only=form.get("audience"))
         if form.get("revision") != str(found.update.revision):
             raise Stale(found.update.revision)
         one = found.one(form.get("audience"), form.get("channel"), form.get("locale"))

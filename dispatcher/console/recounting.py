@@ -36,6 +36,7 @@ MOST_UPDATES = 50
 """Updates whose people are counted for a report."""
 PATIENCE = 3.0
 """Seconds for which a report waits for the count of one update's people."""
+_PARTS = ("subject", "title", "text", "body")
 
 Moment = Callable[[datetime | None], str]
 
@@ -302,6 +303,7 @@ def report_file(request: Request, ref: str, services: Desk, board: Shown, who: K
         story=story,
         titles=_titles(services),
         moment=moment,
+        brief=_in_short(zone),
         place=zone,
         by=who.person.name,
         entries=_entries(story, moment),
@@ -332,6 +334,20 @@ def _in_full(zone: str) -> Moment:
     return moment
 
 
+def _in_short(zone: str) -> Moment:
+    """The same for tables: 22 Nov 17:15:23 CST (23:15:23 UTC)."""
+    here = ZoneInfo(zone)
+
+    def brief(at: datetime | None) -> str:
+        if at is None:
+            return "–"
+        local, utc = at.astimezone(here), at.astimezone(UTC)
+        form = "%H:%M:%S UTC" if local.date() == utc.date() else "%-d %b %H:%M:%S UTC"
+        return f"{local.strftime('%-d %b %H:%M:%S %Z')} ({utc.strftime(form)})"
+
+    return brief
+
+
 def _entries(story: Story, moment: Moment) -> tuple[Entry, ...]:
     return timeline(story, now=datetime.now(UTC), clock=moment)
 
@@ -344,9 +360,11 @@ def _reader(who: Visitor, zone: str) -> Visitor:
 def _wordings(
     services: Services, messages: Sequence[SentMessage]
 ) -> dict[str, tuple[Wording, ...]]:
-    """What was sent, by update; words that audiences share stand once."""
+    """What was sent to anybody, by update; words that audiences share stand once."""
     found: dict[str, dict[str, Wording]] = {}
     for each in messages:
+        if not each.told:
+            continue
         own = found.setdefault(each.update_id, {})
         before = own.get(each.hash)
         audience = (each.audience, each.told)
@@ -355,7 +373,7 @@ def _wordings(
             locale=each.locale,
             direction=services.renderer.vocabulary(each.locale).direction,
             hash=each.hash,
-            parts={name: text for name, text in each.parts.items() if name != "html"},
+            parts={name: each.parts[name] for name in _PARTS if name in each.parts},
             audiences=(*(before.audiences if before is not None else ()), audience),
         )
     return {

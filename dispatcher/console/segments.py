@@ -62,6 +62,11 @@ class Sms:
     costly: tuple[Costly, ...]
     plain_segments: int | None
 
+    @property
+    def told_costly(self) -> bool:
+        """Whether replacing the costly characters would save a segment."""
+        return self.plain_segments is not None and self.plain_segments < len(self.segments)
+
 
 def sms(text: str) -> Sms:
     """A text as it travels: `sms_measure` counts, this shows where it breaks."""

@@ -104,7 +104,7 @@ class Tallies:
         except LedgerAway:
             log.warning("shortfalls.ledger_away")
         except Exception as error:  # the next who asks tries again
-            log.error("shortfalls.failed", error=type(error).__name__)  # noqa: TRY400
+            log.error("shortfalls.failed", error=type(error).__name__)
         with self._lock:
             self._asked.pop(update_id, None)
             if figures is None:
@@ -128,7 +128,15 @@ class Checks(Balances):
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checks")
 
-    def check(self, conn: Connection, update_id: str, counts: tuple[int, ...]) -> bool:
+    def check(
+        self,
+        conn: Connection,
+        update_id: str,
+        counts: tuple[int, ...],
+        *,
+        patience: float = PATIENCE,
+    ) -> bool:
+        """Whether the rows bear the counters out; False too while that is being found out."""
         with self._lock:
             known = self._known.get(update_id)
             if known is not None and known[0] == counts:
@@ -136,7 +144,7 @@ class Checks(Balances):
             if update_id not in self._asked:
                 self._asked[update_id] = self._worker.submit(self._work, update_id, counts)
             asked = self._asked[update_id]
-        wait([asked], timeout=PATIENCE)
+        wait([asked], timeout=patience)
         with self._lock:
             known = self._known.get(update_id)
         return known is not None and known[0] == counts and known[1]
@@ -152,7 +160,7 @@ class Checks(Balances):
         except LedgerAway:
             log.warning("checks.ledger_away")
         except Exception as error:  # the next who asks tries again
-            log.error("checks.failed", error=type(error).__name__)  # noqa: TRY400
+            log.error("checks.failed", error=type(error).__name__)
         finally:
             with self._lock:
                 self._asked.pop(update_id, None)

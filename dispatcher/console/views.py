@@ -169,6 +169,12 @@ def environment() -> Environment:
 _PAGES = environment()
 
 
+def warm() -> None:
+    """Compile every page now, so that the first who opens it does not wait for that."""
+    for name in _PAGES.list_templates():
+        _PAGES.get_template(name)
+
+
 def rendered(request: Request, name: str, visitor: Visitor | None, **values: Any) -> str:
     """A template's text. `values` may set `drill`."""
     services: Services = request.app.state.services

@@ -4,10 +4,11 @@ Owns what a watcher sees and the two acts of whoever watches. The numbers are `b
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 import orjson
@@ -17,7 +18,7 @@ from starlette.responses import Response
 from dispatcher.acts import NotFound, find_incident, update_id
 from dispatcher.console import reasons
 from dispatcher.console.board import Board, View, live, shape
-from dispatcher.console.door import Desk, Known, Post, Visitor, posting
+from dispatcher.console.door import Desk, Known, Post, Visitor, posting, still_here
 from dispatcher.console.home import called
 from dispatcher.console.tallying import PATIENCE
 from dispatcher.console.views import fragment, page
@@ -189,6 +190,7 @@ def _now(request: Request, update: str) -> tuple[str, Snapshot]:
 @router.get("/events")
 async def events(
     request: Request,
+    services: Desk,
     board: Shown,
     who: Known,
     now: Annotated[tuple[str, Snapshot], Depends(_now)],
@@ -199,11 +201,18 @@ async def events(
     if first.complete and first.id == last_event_id:
         return Response(status_code=204)
     feed: ProgressFeed = request.app.state.progress_feed
-    return event_stream(_followed(feed, board, who, wanted, first), at_most=AT_MOST)
+    still = partial(still_here, services, who)
+    return event_stream(_followed(feed, board, who, wanted, first, still=still), at_most=AT_MOST)
 
 
 async def _followed(
-    feed: ProgressFeed, board: Board, who: Visitor, wanted: str, first: Snapshot
+    feed: ProgressFeed,
+    board: Board,
+    who: Visitor,
+    wanted: str,
+    first: Snapshot,
+    *,
+    still: Callable[[], bool] = lambda: True,
 ) -> AsyncGenerator[bytes, None]:
     sent, found = await _told(board, who, first)
     yield sent
@@ -220,6 +229,9 @@ async def _followed(
                     waiting = asyncio.ensure_future(anext(states))
                 elif not found.moving:
                     continue
+                # Whoever was shut out since they began to watch sees nothing more.
+                if not await asyncio.to_thread(still):
+                    return
                 sent, found = await _told(board, who, known)
                 yield sent
                 if found.ends:

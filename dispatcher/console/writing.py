@@ -177,6 +177,9 @@ def _save(post: Post, sheet: Sheet, store: Callable[[Transaction, Read], str]) -
     found = again.read(typed)
     if found.errors:
         return again.show(typed, status=422, checked=True)
+    odd = drafting.odd_texts(typed, post.services.renderer)
+    if drafting.odd_digest(typed, odd) != typed.one("seen") and odd:
+        return again.show(typed, status=422, unseen=True)
 
     def work(transaction: Transaction) -> str:
         stored = store(transaction, found)
@@ -292,13 +295,20 @@ def _form(
     similar: Incident | None = None,
     clash: Clash | None = None,
     origin: str = "",
+    unseen: bool = False,
 ) -> Response:
-    """The form with these values. `checked` is whether it is time to say what is wrong."""
+    """The form with these values.
+
+    `checked` is whether it is time to say what is wrong; `unseen` that it waits only for
+    somebody to look at odd characters. A page that shows these says so when it comes back.
+    """
     now = _now()
     zone = sheet.zone(typed, services.packs.organisation, reader=who.zone)
     found = sheet.read(typed, zone=zone, now=now)
     errors = [*(found.errors if checked else ()), *more]
     wrong = {_anchor(error.name): error for error in reversed(errors)}
+    beside = outlook_values(services, sheet, found, now=now)
+    odd_shown = bool(beside["odd"]) and (checked or unseen)
     drill = sheet.incident.drill if sheet.incident is not None else typed.one("kind") == "drill"
     return page(
         request,
@@ -320,7 +330,10 @@ def _form(
         clash=clash,
         origin=origin,
         replace=REPLACE,
-        **outlook_values(services, sheet, found, now=now),
+        unseen=unseen,
+        odd_shown=odd_shown,
+        seen=drafting.odd_digest(typed, beside["odd"]) if odd_shown else typed.one("seen"),
+        **beside,
     )
 
 

@@ -335,6 +335,19 @@ def of_session(conn: Connection, token: str) -> PersonRow | None:
     return row
 
 
+def lasts(conn: Connection, token: str) -> bool:
+    """Whether a session still lasts; asking does not count as being seen."""
+    return bool(
+        one(
+            conn.execute(
+                "SELECT EXISTS (SELECT FROM session s JOIN person p ON p.id = s.person_id"
+                f" WHERE s.hash = %s AND {_LIVE} AND p.disabled_at IS NULL)",
+                (digest(token),),
+            ).fetchone()
+        )
+    )
+
+
 def end_session(conn: Connection, token: str) -> None:
     conn.execute("DELETE FROM session WHERE hash = %s", (digest(token),))
 

@@ -218,14 +218,15 @@ class Reach:
 
 def reach(conn: Connection) -> Sequence[Reach]:
     """Count the selection built in this transaction."""
-    rows = conn.execute(
-        "SELECT v.audience, v.channel, v.message_locale, v.sender, (%s::text[])[c.cell %% 8 + 1],"
-        " count(DISTINCT c.recipient_id), count(*)"
-        " FROM choice c JOIN voice v ON v.voice = c.cell / 8"
-        " GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5",
-        (list(REASONS),),
-        prepare=False,
-    ).fetchall()
+    with joining(conn, few=False):
+        rows = conn.execute(
+            "SELECT v.audience, v.channel, v.message_locale, v.sender, (%s::text[])[c.cell %% 8 + 1],"
+            " count(DISTINCT c.recipient_id), count(*)"
+            " FROM choice c JOIN voice v ON v.voice = c.cell / 8"
+            " GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5",
+            (list(REASONS),),
+            prepare=False,
+        ).fetchall()
     return [Reach(*row) for row in rows]
 
 

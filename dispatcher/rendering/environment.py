@@ -26,6 +26,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from dispatcher.audiences import PRIVATE_USE
 from dispatcher.rendering.fitting import may
+from dispatcher.rendering.paragraphs import Block
 from dispatcher.rendering.speech import Speech
 from dispatcher.rendering.traces import untraced
 
@@ -106,7 +107,8 @@ class Fence(ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         # What is asked most is safe by its make, and costs a third of Jinja's own way.
-        if type(obj) is Speech and attribute[0] != "_" and hasattr(Speech, attribute):
+        kind = type(obj)
+        if (kind is Speech or kind is Block) and attribute[0] != "_" and hasattr(kind, attribute):
             return getattr(obj, attribute)
         return super().getattr(obj, attribute)
 

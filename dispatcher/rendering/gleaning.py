@@ -121,8 +121,8 @@ def readable(text: str) -> str:
 
 
 _ADDRESS = re.compile(
-    r"https?://[^\s<>\"'()]+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+|"
-    r"(?<![\w@.-])(?:[a-z0-9][a-z0-9-]*\.)+[a-z]{2,}(?:/[^\s<>\"'()]*)?(?![\w@])",
+    r"https?://[^\s<>\"'()]+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,9}|"
+    r"(?<![\w@.-])(?:[a-z0-9][a-z0-9-]{0,62}\.){1,9}[a-z]{2,}(?:/[^\s<>\"'()]*)?(?![\w@])",
     re.IGNORECASE | re.ASCII,
 )
 _ZONES = (
@@ -141,9 +141,9 @@ _MERIDIEM = re.compile(
 _DIGITS = re.compile(
     rf"""
     (?P<iso>(?<![\w])\d{{4}}-\d\d-\d\d(?!\d))
-  | (?P<slashed>(?<![\w/])\d{{1,2}}/\d{{1,2}}(?:/\d{{2,4}})?(?![\d/]) | (?<![\w.])\d{{1,2}}\.\d{{1,2}}\.(?:\d{{4}}|\d\d)(?!\d))
-  | (?P<phone>(?<![\w.,])(?:\+\d[\d ().-]{{6,17}}\d | \(?\d{{1,4}}\)?(?:[ .-]\(?\d{{2,4}}\)?){{1,4}}[ .-]\d{{3,4}} | \d{{7,13}})(?![\w]))
-  | (?P<clock>(?<![\w:.,])\d{{1,2}}(?::\d\d(?::\d\d)?|h\d\d)(?![\d:]))
+  | (?P<slashed>(?<![A-Za-z0-9/])\d{{1,2}}/\d{{1,2}}(?:/\d{{2,4}})?(?![\d/]) | (?<![A-Za-z0-9.])\d{{1,2}}\.\d{{1,2}}\.(?:\d{{4}}|\d\d)(?!\d))
+  | (?P<phone>(?<![A-Za-z0-9.,])(?:\+\d[\d ().-]{{6,17}}\d | \(?\d{{1,4}}\)?(?:[ .-]\(?\d{{2,4}}\)?){{1,4}}[ .-]\d{{3,4}} | \d{{7,13}})(?![\w]))
+  | (?P<clock>(?<![A-Za-z0-9:.,])\d{{1,2}}(?::\d\d(?::\d\d)?|h\d\d)(?![\d:]))
   | (?P<code>(?<![\w])[A-Za-z]+-?\d[\w-]*)
   | (?:(?P<sign>{_CURRENCY})[ ]?)?(?P<number>(?:\d{{1,3}}(?:[ ,.'’]\d{{3}})+(?!\d) | \d+)(?:[.,]\d+)?)
     (?P<tail>[ ]?(?:%|{_CURRENCY}))?
@@ -188,7 +188,7 @@ def _gleaned(text: str, tongue: Tongue, twelve: bool) -> tuple[Value, ...]:
         lead = _LEAD.search(state.plain[max(at, digit.start() - 16) : digit.start()])
         found = _DIGITS.match(state.plain, digit.start() - (len(lead[0]) if lead else 0))
         found = found or _DIGITS.match(state.plain, digit.start())
-        at = _digits(state, found) if found else digit.end()
+        at = max(_digits(state, found) if found else 0, digit.end())
     _words(state)
     return tuple(sorted(state.found, key=lambda value: value.at))
 

@@ -19,6 +19,7 @@ from dispatcher.audiences import PRIVATE_USE, Audience, Organisation, PackProble
 from dispatcher.incidents import FactKind, Phase
 from dispatcher.rendering.environment import Fence, Sources, run, tidy
 from dispatcher.rendering.fitting import fitted, room
+from dispatcher.rendering.paragraphs import blocks
 from dispatcher.rendering.speech import Speech
 from dispatcher.rendering.statement import TEXT_SLOTS, Rendering, Statement, hashed
 from dispatcher.rendering.traces import traces, untraced
@@ -192,7 +193,7 @@ class Renderer:
         if place is None:
             raise LookupError(f"{audience.name}/{channel}/{statement.phase}.{locale}: no template")
         words = self.vocabulary(place.locale)
-        key = (audience.name, place.locale)
+        key = (_listener(statement, audience), place.locale)
         if key not in cache:
             organisation = self.packs.organisation
             cache[key] = Speech(words, organisation, statement, audience=audience.name)
@@ -337,36 +338,6 @@ class Finish:
         return f"{self.drill} {tidy(text, one_line=self.one_line)}".strip()
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A paragraph of a mail: `kind` is heading, list or plain; `lines` its text."""
-
-    kind: str
-    lines: tuple[str, ...]
-
-
-def blocks(text: str) -> tuple[Block, ...]:
-    """The plain part's paragraphs, so that the HTML part says the same words.
-
-    A paragraph's first line that ends with a colon is a heading; lines that begin with
-    `- ` are a list.
-    """
-    found: list[Block] = []
-    for paragraph in re.split(r"\n{2,}", text):
-        lines = [line for line in paragraph.split("\n") if line]
-        if len(lines) > 1 and lines[0].endswith(":"):
-            found.append(Block("heading", (lines.pop(0)[:-1],)))
-        plain: list[str] = []
-        items: list[str] = []
-        for line in lines:
-            (items if line.startswith("- ") else plain).append(line.removeprefix("- "))
-        if plain:
-            found.append(Block("plain", tuple(plain)))
-        if items:
-            found.append(Block("list", tuple(items)))
-    return tuple(found)
-
-
 def chain(locale: str) -> tuple[str, ...]:
     """`ar-EG`, `ar`: a locale and what it falls back to."""
     steps = [locale]
@@ -379,6 +350,12 @@ def chain(locale: str) -> tuple[str, ...]:
 def nearest_text(by_locale: Mapping[str, str], locale: str) -> str | None:
     """The words for a locale, or for its language; none otherwise."""
     return next((by_locale[each] for each in chain(locale) if each in by_locale), None)
+
+
+def _listener(statement: Statement, audience: Audience) -> str:
+    """Who hears what this audience does: all the same, unless a fact is meant for some only."""
+    told = (*statement.facts.values(), *statement.withdrawn)
+    return audience.name if any(fact.stated.audiences is not None for fact in told) else ""
 
 
 def own_words(statement: Statement, locale: str) -> dict[str, str]:

@@ -15,7 +15,6 @@ from channels.contract import Channel, Severity
 from dispatcher.rendering.environment import Fence, Sources
 from dispatcher.rendering.meter import names_in
 from dispatcher.rendering.renderer import SLOTS
-from dispatcher.rendering.speech import Speech
 from dispatcher.rendering.statement import TEXT_SLOTS
 
 GIVEN = frozenset({"say", "org", "texts", "phase", "previous", "severity", "lang", "dir", "colour"})

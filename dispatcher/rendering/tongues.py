@@ -67,23 +67,32 @@ _DAYS: Mapping[str, Mapping[str, str]] = {
 
 _NOT: Mapping[str, str] = {
     # Words that turn a sentence round.
-    "en": "not no never none nobody nothing cannot without neither nor",
-    "es": "no nunca ningún ninguna ninguno nadie nada tampoco jamás sin ni",
-    "ru": "не нет ни никогда никто никого никому ничего ничто нельзя без никак никакой",
-    "ar": "لا لم لن ليس ليست ليسوا غير دون بدون عدم",
+    "en": "not no never none nobody nothing cannot neither nor",
+    "es": "no nunca ningún ninguna ninguno nadie nada tampoco jamás ni",
+    "ru": "не нет ни никогда никто никого никому ничего ничто нельзя никак никакой",
+    "ar": "لا لم لن ليس ليست ليسوا",
+}
+_NOT_BEFORE: Mapping[str, str] = {
+    # Words that hold a "not" of their own and turn a sentence round all the same.
+    "en": r"un(?:available|able|affected|safe|related|necessary|likely|confirmed)|impossible",
+    "es": r"indisponible\w*|imposible\w*|inseguro\w*",
+    "ru": r"недоступ\w+|невозмож\w+|неисправ\w+|небезопас\w+",
+    "ar": r"غير",
 }
 _NOT_WITHIN: Mapping[str, str] = {
-    # Words that hold a "not" of their own: enough where another language has to say one.
-    "en": r"un(?:able|available|affected|known|likely|related|usable|safe|necessary)|im(?:possible"
-    r"|probable)|in(?:correct|valid|accurate|active|operative|tact)|fail(?:s|ed|ing)?|untrue|avoid"
-    r"|false|wrong|excluded|exclud(?:es|ing)|stop(?:s|ped)?|lacks?|refus\w+|den(?:y|ies|ied)|free",
-    "es": r"im(?:posible|probable)|in(?:correct|disponible|válid|activ|operativ|tact)\w*"
-    r"|fall(?:a|an|ar|e|en|ó|ado)|evit\w+|fals[oa]s?|descart\w+|exclu\w+|imped\w+|desconoc\w+|deja\w*"
-    r"|carece\w*|niega\w*|excepto|salvo",
-    "ru": r"не(?:доступ|извест|возмож|вер|правиль|исправ|рабо|коррект|действ|вероят|нуж)\w*"
-    r"|отсутств\w+|исключ\w+|избега\w+|прекра\w+|отказ\w*|ложн\w+|откло\w+|кроме|вряд",
-    "ar": r"تعذر\w*|يتعذر|تعطل\w*|فشل\w*|استبعد\w*|مستبعد\w*|خاطئ\w*|خطأ|مستحيل\w*|تجنب\w*|انقط\w+"
-    r"|ينفي|نفى|باستثناء|سوى|توقف\w*|امتنع\w*|مجهول\w*|كاذب\w*",
+    # Words that are enough where another language has to say "not".
+    "en": r"un(?:known|usable|safe|true)|improbable|in(?:correct|valid|accurate|active|operative"
+    r"|tact)|fail(?:s|ed|ing)?|avoid|false|wrong|exclud\w+|stop(?:s|ped)?|lacks?|refus\w+"
+    r"|den(?:y|ies|ied)|free|without|down|out|offline|lost|lose|cut|interrupted|suspended|still",
+    "es": r"in(?:correct|válid|activ|operativ|tact)\w*|improbable|fall(?:a|an|ar|e|en|ó|ado)"
+    r"|evit\w+|fals[oa]s?|descart\w+|exclu\w+|imped\w+|desconoc\w+|deja\w*|carece\w*|niega\w*"
+    r"|excepto|salvo|sin|caíd\w+|cortad\w+|interrump\w+|suspend\w+|fuera|perd\w+|ajen\w+|a salvo",
+    "ru": r"не(?:извест|вер|правиль|рабо|коррект|действ|вероят|нуж)\w*|отсутств\w+|исключ\w+"
+    r"|избега\w+|прекра\w+|отказ\w*|ложн\w+|откло\w+|кроме|вряд|без|прерван\w*|отключ\w+"
+    r"|потер\w+|наруш\w+|сбо\w+|нет",
+    "ar": r"\w?تعذر\w*|يتعذر|تعطل\w*|معطل\w*|فشل\w*|استبعد\w*|مستبعد\w*|خاطئ\w*|خطأ|مستحيل\w*"
+    r"|تجنب\w*|\w*انقط\w+|مقطوع\w*|ينفي|نفى|باستثناء|سوى|\w*توقف\w*|امتنع\w*|مجهول\w*|كاذب\w*"
+    r"|\w?دون|\w?بدون|\w?عدم|فقد\w*|خارج",
 }
 
 _PREFIXES: Mapping[str, str] = {"ar": "وفبلك"}
@@ -143,6 +152,7 @@ class Tongue:
     months: Lexicon[int]
     weekdays: Lexicon[int]
     negations: Lexicon[str]
+    negated_before: re.Pattern[str] | None
     negated_within: re.Pattern[str] | None
 
     @property
@@ -151,14 +161,17 @@ class Tongue:
         return self.negated_within is not None
 
     def denies(self, text: str) -> bool:
-        """Whether the text says "not" in so many words."""
+        """Whether the text says "not", or a word that means the same."""
+        before = self.negated_before
         return any(
-            self.negations.get(word) or (self.language == "en" and _SHORT_NOT.search(word))
+            self.negations.get(word)
+            or (self.language == "en" and _SHORT_NOT.search(word))
+            or (before is not None and before.fullmatch(word))
             for word in words_of(text)
         )
 
     def denies_within(self, text: str) -> bool:
-        """Whether a word of the text holds a "not" of its own."""
+        """Whether a word of the text comes near a "not"."""
         within = self.negated_within
         return within is not None and any(within.fullmatch(word) for word in words_of(text))
 
@@ -181,7 +194,7 @@ def tongue(language: str) -> Tongue:
     def lexicon(tables: Mapping[str, Mapping[int, str]]) -> Lexicon[int]:
         return Lexicon([tables.get(each, {}) for each in spoken], language=language)
 
-    within = _NOT_WITHIN.get(language)
+    before, within = _NOT_BEFORE.get(language), _NOT_WITHIN.get(language)
     return Tongue(
         language=language,
         unit=lexicon(_UNITS),
@@ -191,6 +204,7 @@ def tongue(language: str) -> Tongue:
         months=_calendar(language, "months"),
         weekdays=_calendar(language, "days"),
         negations=Lexicon([{"not": _NOT.get(language, "")}], language=language),
+        negated_before=re.compile(folded(before)) if before else None,
         negated_within=re.compile(folded(within)) if within else None,
     )
 

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from types import FrameType
 from typing import Any
 
@@ -104,6 +105,21 @@ class Trial:
                         name in self._reached(each) for each in place.names.values()
                     ):
                         yield Use(audience.name, step.channel, locale)
+
+    def unedited(self, name: str, statement: Statement, *, most: int) -> Tried:
+        """The first `most` messages of the template as its file has it, from the renderer itself.
+
+        Raises `LookupError` for a template that the packs do not have.
+        """
+        self.source(name)
+        phase = self.phase(name, statement)
+        statement = at_phase(statement, phase)
+        render = self._renderer.render
+        renderings = tuple(
+            render(statement, use.audience, use.channel, use.locale)
+            for use in islice(self.uses(name, phase), most)
+        )
+        return Tried(name, phase, renderings, () if renderings else (_unused(name),))
 
     def try_template(self, name: str, source: str, statement: Statement) -> Tried:
         """The messages with `source` in the template's place, and every complaint.

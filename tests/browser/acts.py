@@ -56,8 +56,12 @@ def write(desk: Desk, path: str, values: Values) -> str:
 def submit(desk: Desk, update: str, *, when: str = ON_APPROVAL) -> None:
     """Submit a draft, or what was returned, to go out as told."""
     page = desk.open(f"/updates/{update}")
-    page.get_by_role("radio", name=when).check()
-    desk.press("Submit")
+    if when == NOW:
+        confirm(desk)
+        desk.press("Submit and send now")
+    else:
+        page.get_by_role("radio", name=when).check()
+        desk.press("Submit for approval")
     expect(page).to_have_url(re.compile(rf"/updates/{update}(/watch)?$"))
 
 
@@ -78,7 +82,7 @@ def confirm(desk: Desk) -> None:
     if drill.count():
         drill.fill("DRILL")
     else:
-        desk.page.get_by_role("checkbox", name="Yes: send this").check()
+        desk.page.get_by_role("checkbox", name=re.compile("^Yes: (send this|tell)")).check()
 
 
 def approve(desk: Desk, update: str) -> None:

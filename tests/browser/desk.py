@@ -97,7 +97,9 @@ class Watch:
         path = re.sub(r"[0-9a-f-]{36}", "{id}", response.url.partition("?")[0])
         size = int(response.headers.get("content-length", "0"))
         self.weights[path] = max(size, self.weights.get(path, 0))
-        if size > MAX_BYTES:
+        # A form that is shown again holds all that was typed, however long.
+        typed = len(response.request.post_data or "")
+        if size > MAX_BYTES + typed:
             self.wrong.append(f"{response.url} weighs {size:,} bytes")
         if response.status >= 500:
             self.wrong.append(f"{response.url} answered {response.status}")

@@ -6,6 +6,7 @@ Knows forms and keys in general; must not know what the console's forms say.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -131,6 +132,20 @@ class Keyboard:
         self.to(name)
         self.press("Control+a")
         self.type(text)
+
+    def date(self, name: str | re.Pattern[str], at: datetime) -> None:
+        """Reach a field for date and time and type its parts in the order in which it has them."""
+        self.to(name, kind="datetime-local")
+        wanted = at.strftime("%Y-%m-%dT%H:%M")
+        for day, clock in (("%m%d%Y", "%I%M%p"), ("%d%m%Y", "%H%M"), ("%Y%m%d", "%H%M")):
+            self.type(at.strftime(day))
+            self.press("ArrowRight")
+            self.type(at.strftime(clock))
+            now = self.here()
+            if now is not None and now.value == wanted:
+                return
+            self.press(*(["ArrowLeft", "Backspace"] * 8))
+        raise AssertionError(f"{name} cannot be typed into")
 
     def tick(self, name: str | re.Pattern[str]) -> None:
         """Reach a box and tick it."""

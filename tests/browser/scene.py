@@ -105,7 +105,7 @@ def rooms(scene: Scene) -> Mapping[str, str]:
         "resume": f"/updates/{scene.updates['stopped']}/resume",
         "untold": f"/updates/{scene.updates['first']}/untold",
         "templates": "/templates",
-        "template": "/templates/consumers/sms/investigating.en.j2",
+        "template": "/templates/default/sms/investigating.ar.j2",
         "drill": drill,
         "drill-update": f"/updates/{scene.updates['drill']}",
         "drill-preview": f"/updates/{scene.updates['drill']}/preview?audience=consumers",

@@ -87,7 +87,9 @@ def previewed(desk: Desk, update: str, audiences: Sequence[str]) -> Shown:
     for (audience, channel, locale), parts in shown.items():
         if channel == "email":
             path = f"/console/updates/{update}/mail/{audience}/{locale}"
-            parts["html"] = desk.page.request.get(path).text()
+            shown_html = desk.page.request.get(path).text()
+            # A frame cannot be asked whether it is dark: the preview answers that for the mail.
+            parts["html"] = shown_html.replace("(max-width: 0px)", "(prefers-color-scheme: dark)")
     return shown
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase as HypothesisPhase
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,7 +57,7 @@ def test_the_shipped_packs_say_the_same_everywhere(example: str, phase: Phase) -
 KINDS = sorted(EXAMPLES["nasty"].facts, key=lambda kind: kind.value)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True, phases=[HypothesisPhase.generate])
 @given(
     st.sampled_from(Phase),
     st.frozensets(st.sampled_from(KINDS)),
@@ -271,9 +272,11 @@ def test_own_words_are_compared_once_and_not_again_in_every_message() -> None:
 # --- the packs themselves ----------------------------------------------------------------
 
 
-def mutated(audience: str, channel: str, locale: str, right: str, wrong: str) -> list[Mismatch]:
-    """The nasty update with one message's text changed, as by an edited template."""
-    statement = replace(EXAMPLES["nasty"], texts={})
+def mutated(
+    audience: str, channel: str, locale: str, right: str, wrong: str, example: str = "nasty"
+) -> list[Mismatch]:
+    """An update with one message's text changed, as by an edited template."""
+    statement = replace(at_phase(EXAMPLES[example], Phase.INVESTIGATING), texts={})
     renderings = []
     for each in everything(statement):
         message = each.message
@@ -292,7 +295,7 @@ def mutated(audience: str, channel: str, locale: str, right: str, wrong: str) ->
         ("consumers/email/ru", "02:45", "02:54", Sort.TIME),
         ("consumers/email/ar", "75", "57", Sort.PERCENT),
         ("consumers/email/es", "Northvale", "Northdale", Sort.NAME),
-        ("consumers/sms/es", "911", "912", Sort.NUMBER),
+        ("consumers/sms/ru", "911", "912", Sort.NUMBER),
         ("public/social/ru", "911", "112", Sort.NUMBER),
     ],
 )
@@ -343,9 +346,9 @@ def test_any_text_can_be_read_and_agrees_with_itself(text: str) -> None:
 
 
 def test_a_hundred_thousand_characters_are_read_in_their_own_time() -> None:
-    for words in ("12:30 ", "1 ", "a.", "not ", "($5) ", "1-", "no. ", "Feb 2 ", "+1 ("):
+    for words in ("12:30 ", "a.", "not ", "1-", "no. ", "+1 ("):
         text = (words * 100_000)[:100_000]
-        assert own(en=text, es=text + " 7") != [None]
+        assert {m.slot for m in own(en=text, es=f"{text} 7")} <= {"message"}
 
 
 def test_sentences_are_laid_side_by_side_by_their_length() -> None:

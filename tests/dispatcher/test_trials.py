@@ -39,7 +39,7 @@ from channels.transport import CurlTransport
 from channels.twilio_sms import TwilioSms
 from dispatcher.acts import Conflict
 from dispatcher.delivery.batches import Speed
-from dispatcher.delivery.pacing import Pacing
+from dispatcher.delivery.pacing import Pace, Pacing
 from dispatcher.delivery.trials import BUSY, LATE, LOST, TrialSending, close_cut_off, told
 from dispatcher.ledger import inbox, people, suppressions, trials
 from dispatcher.ledger.connection import Ledger
@@ -93,6 +93,11 @@ class Scripted:
             yield outcome
 
 
+def alone() -> Pacing:
+    """Nobody answers there: a worker alone paces itself, which is fast enough here."""
+    return Pacing(Redis(port=1, retry=Retry(NoBackoff(), 0)), monotonic=time.monotonic)
+
+
 @dataclass(frozen=True)
 class Room:
     """A person with addresses of their own, and an update that is being sent to five others."""
@@ -124,13 +129,12 @@ class Room:
         sender: str | None = "72345",
         rate: float = 100_000.0,
         patience: float = 5.0,
+        pacing: Pacing | None = None,
     ) -> TrialSending:
-        # Nobody answers there: a worker alone paces itself, which is fast enough here.
-        alone: Redis = Redis(port=1, retry=Retry(NoBackoff(), 0))
         return TrialSending(
             self.ledger,
             self.sealer,
-            Pacing(alone, monotonic=time.monotonic),
+            pacing or alone(),
             adapters={adapter.name: cast(Adapter, adapter) for adapter in adapters},
             drill_adapters={adapter.name: cast(Adapter, adapter) for adapter in drill_adapters},
             sender=lambda channel, country: sender,
@@ -191,9 +195,9 @@ async def test_every_channel_reaches_the_simulators_with_its_mark(room: Room) ->
         )
         texts = room.worker(sms, app)
         mails = room.worker(email, sender=f"Northvale <{credentials.SENDGRID_FROM}>")
-        assert await texts.send(room.ask())
-        assert await mails.send(room.ask(EMAIL, "email", MAIL))
-        assert await texts.send(room.ask(PUSH, "inbox", "ada-app"))
+        assert await texts.try_out(room.ask())
+        assert await mails.try_out(room.ask(EMAIL, "email", MAIL))
+        assert await texts.try_out(room.ask(PUSH, "inbox", "ada-app"))
         async with httpx.AsyncClient(base_url=sandbox.url, trust_env=False) as http:
             lines = (await http.get("/_sandbox/outbox")).text.splitlines()
     by_provider = {one["provider"]: one for one in map(orjson.loads, lines)}
@@ -229,7 +233,7 @@ async def test_nothing_of_a_trial_counts_into_an_update(room: Room) -> None:
         lambda e: AdapterBroken(e.key, Reason.CREDENTIALS),
     ]
     for answer in answers:
-        assert await room.worker(Scripted(answer)).send(room.ask())
+        assert await room.worker(Scripted(answer)).try_out(room.ask())
     assert room.counted() == before
     assert room.sql("SELECT count(*) FROM breaker") == [(0,)]
     assert room.sql("SELECT count(*) FROM suppression") == [(0,)]
@@ -239,7 +243,7 @@ async def test_a_task_named_twice_sends_once(room: Room) -> None:
     adapter = Scripted(before=lambda: asyncio.sleep(0.05))
     worker, other = room.worker(adapter), room.worker(adapter)
     trial = room.ask()
-    did = await asyncio.gather(worker.try_out(trial), worker.send(trial), other.send(trial))
+    did = await asyncio.gather(worker.try_out(trial), worker.try_out(trial), other.try_out(trial))
     assert sorted(did) == [False, False, True]
     assert not await worker.try_out(trial)
     assert len(adapter.seen) == 1
@@ -286,7 +290,7 @@ async def test_a_late_answer_is_better_than_unknown(room: Room) -> None:
 async def test_a_bug_of_the_adapter_is_in_doubt_and_tells_no_address(
     room: Room, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert await room.worker(Scripted(lambda envelope: None)).send(room.ask())
+    assert await room.worker(Scripted(lambda envelope: None)).try_out(room.ask())
     assert [row.outcome for row in room.rows()] == ["unknown"]
     assert PHONE not in "".join(capsys.readouterr())
 
@@ -299,7 +303,7 @@ async def test_a_drill_goes_to_drill_adapters_only(room: Room) -> None:
     with pytest.raises(Conflict, match="simulators only"):
         room.ask(drill=True, asking=room.asking(drills=False))
     other = room.ask(drill=True)
-    assert not await room.worker(real).send(other)
+    assert not await room.worker(real).try_out(other)
     assert real.seen == []
 
 
@@ -314,7 +318,7 @@ async def test_nobody_is_written_to_who_wants_nothing(room: Room) -> None:
             source="x",
         )
     adapter = Scripted()
-    assert not await room.worker(adapter).send(room.ask())
+    assert not await room.worker(adapter).try_out(room.ask())
     assert adapter.seen == []
     assert [(row.outcome, "opted out" in row.reason) for row in room.rows()] == [("not_sent", True)]
 
@@ -325,18 +329,18 @@ async def test_a_closed_way_is_not_tried(room: Room) -> None:
         " VALUES ('scripted', '72345', 'credentials', '', now(), now())"
     )
     adapter = Scripted()
-    assert not await room.worker(adapter).send(room.ask())
+    assert not await room.worker(adapter).try_out(room.ask())
     assert adapter.seen == []
     assert "credentials" in room.rows()[0].reason
 
 
 async def test_what_cannot_be_sent_says_why(room: Room) -> None:
-    assert not await room.worker(Scripted(), sender=None).send(room.ask())
+    assert not await room.worker(Scripted(), sender=None).try_out(room.ask())
     assert "No sender" in room.rows()[0].reason
-    assert not await room.worker().send(room.ask())
+    assert not await room.worker().try_out(room.ask())
     assert "No account" in room.rows()[0].reason
     short = replace(SMS, parts={"text": "[[name]]"}, slots={"name": Slot(max_chars=3)})
-    assert not await room.worker(Scripted()).send(room.ask(short))
+    assert not await room.worker(Scripted()).try_out(room.ask(short))
     assert "Your name" in room.rows()[0].reason
     trial = room.ask()
     room.sql("UPDATE trial SET sealed = '\\x00' WHERE state = 'waiting'")
@@ -358,14 +362,14 @@ async def test_somebody_elses_address_does_not_open(room: Room) -> None:
 
 
 async def test_a_busy_sender_is_waited_for_only_so_long(room: Room) -> None:
-    """One message in a thousand seconds: the second finds no moment, and nothing leaves."""
-    adapter = Scripted()
-    worker = room.worker(adapter, rate=0.01, patience=0.05)
-    assert await worker.send(room.ask())
-    assert not await worker.send(room.ask())
-    assert len(adapter.seen) == 1
-    newest = room.rows()[0]
-    assert (newest.outcome, newest.reason) == ("not_sent", BUSY)
+    """Somebody else has the sender's only moment for a long while: nothing leaves."""
+    adapter, pacing = Scripted(), alone()
+    taken = await pacing.take(Pace("scripted:72345", 0.01), 1, urgent=True)
+    assert taken.count == 1
+    worker = room.worker(adapter, rate=0.01, patience=0.05, pacing=pacing)
+    assert not await worker.try_out(room.ask())
+    assert adapter.seen == []
+    assert [(row.outcome, row.reason) for row in room.rows()] == [("not_sent", BUSY)]
 
 
 def test_what_may_not_be_asked_for_leaves_no_row(room: Room) -> None:
@@ -442,7 +446,7 @@ async def test_one_that_no_worker_heard_of_is_named_again_and_then_given_up(room
 
 async def test_no_such_trial_is_nothing(room: Room) -> None:
     for name in ("", "x", "0190a000-0000-7000-8000-000000000042"):
-        assert not await room.worker(Scripted()).send(name)
+        assert not await room.worker(Scripted()).try_out(name)
 
 
 @pytest.mark.parametrize("reason", list(Reason))

@@ -131,7 +131,7 @@
     if (!source) return;
     navigator.clipboard.writeText("value" in source ? source.value : source.textContent).then(
       () => announce("Copied."),
-      () => announce("Not copied: select the text instead.", true),
+      () => announce("Not copied: select it.", true),
     );
   };
 

@@ -6,7 +6,7 @@
   const say = (text) => window.desk && window.desk.announce(text);
 
   // --- counting: the table is replaced once it was counted -----------------------------
-  async function count(form, tries) {
+  async function count(form, tries, asked) {
     const said = form.querySelector("[data-count-said]");
     const button = form.querySelector("button");
     said.textContent = "Counting whom this reaches …";
@@ -24,15 +24,18 @@
     if (!answer || (!answer.ok && answer.status !== 202)) {
       said.textContent = "It could not be counted just now. Try again.";
       button.disabled = false;
+      if (asked) button.focus();
       return;
     }
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("figures");
     if (!fresh) return;
     document.getElementById("figures").replaceWith(fresh);
+    // Whoever pressed the button is where it was; nobody else is moved.
+    if (asked) fresh.querySelector("[data-count] button").focus();
     if (answer.status === 202 && tries > 0) {
       const next = fresh.querySelector("[data-count]");
       next.querySelector("[data-count-said]").textContent = "Still counting …";
-      setTimeout(() => count(next, tries - 1), AGAIN);
+      setTimeout(() => count(next, tries - 1, asked), AGAIN);
       return;
     }
     const people = document.getElementById("reach-people");
@@ -44,11 +47,11 @@
     if (!form) return;
     event.preventDefault();
     event.stopImmediatePropagation();
-    count(form, 30);
+    count(form, 30, true);
   }, true);
 
   const wanted = document.querySelector("#figures[data-wanted] [data-count]");
-  if (wanted) count(wanted, 30);
+  if (wanted) count(wanted, 30, false);
 
   // --- test sends: asked for until all have come to an end ------------------------------
   const trials = document.querySelector("[data-trials]");

@@ -5,14 +5,15 @@ Planning and sending are only noted: there is no worker behind these tests.
 
 import re
 import secrets
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import unescape
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import httpx
+import psycopg
 import pytest
 from fastapi import FastAPI
 
@@ -20,11 +21,12 @@ from dispatcher import asgi, wiring
 from dispatcher.console import door
 from dispatcher.embedded import Addresses
 from dispatcher.ledger import people
+from dispatcher.ledger.connection import LedgerAway
 from dispatcher.ledger.people import PersonRow
 from dispatcher.security.rights import Role
 from dispatcher.settings import Settings
 from dispatcher.wiring import Services
-from tests.conftest import MASTER_KEY
+from tests.conftest import MASTER_KEY, database_named
 from tests.dispatcher.console.client import Client
 from tests.dispatcher.http.conftest import Noted, recording
 
@@ -107,18 +109,54 @@ def hidden(text: str, name: str) -> str:
     return unescape(found[1])
 
 
-@pytest.fixture
-def console(stack: Addresses, database_url: str, tmp_path: Path) -> Iterator[Console]:
-    """The console with nobody in it."""
+@pytest.fixture(scope="session")
+def app_of_session(
+    stack: Addresses, migrated: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Console]:
+    """One app for all tests of the console: it takes a second to make."""
+    name = f"console_{uuid.uuid4().hex}"
+    with psycopg.connect(stack.database_url, autocommit=True) as conn:
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE {migrated}")
     settings = Settings.model_validate(
         {
-            "database_url": database_url,
+            "database_url": database_named(stack.database_url, name),
             "broker_url": stack.broker_url,
             "master_key": MASTER_KEY,
-            "data_dir": tmp_path,
+            "data_dir": tmp_path_factory.mktemp("console"),
         }
     )
     noted = Noted()
     services = recording(wiring.build(settings), noted)
     yield Console(asgi.of(services), services, noted)
+    services.reckoning.close()
     services.ledger.close()
+    with psycopg.connect(stack.database_url, autocommit=True) as conn:
+        conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def console(app_of_session: Console) -> Console:
+    """The console with nobody in it."""
+    for left in range(20, -1, -1):
+        try:
+            _empty(app_of_session.services)
+        except LedgerAway:
+            # A count that the test before asked for is still being made: one of the two gave way.
+            if not left:
+                raise
+        else:
+            break
+    app_of_session.noted.planned.clear()
+    app_of_session.noted.sent.clear()
+    return app_of_session
+
+
+def _empty(services: Services) -> None:
+    with services.ledger.read() as conn:
+        tables = conn.execute(
+            "SELECT string_agg(quote_ident(c.relname), ', ') FROM pg_class c"
+            " WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')"
+            " AND NOT c.relispartition AND c.relname NOT IN ('alembic_version', 'installation')"
+        ).fetchone()
+        assert tables is not None
+        conn.execute(f"TRUNCATE {tables[0]} RESTART IDENTITY CASCADE")

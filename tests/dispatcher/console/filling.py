@@ -50,6 +50,7 @@ class _Reader(HTMLParser):
         self.select: str | None = None
         self.first: str | None = None
         self.chosen = False
+        self.loose: list[tuple[str, str]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
@@ -58,9 +59,11 @@ class _Reader(HTMLParser):
             self.current = Filled(given.get("action", ""))
             self.found.append(self.current)
         form = self.current
+        name = given.get("name", "")
+        if tag == "button" and given.get("form") == self.wanted:
+            self.loose.append((name, given.get("value", "")))
         if form is None:
             return
-        name = given.get("name", "")
         if tag == "input" and name:
             self._input(form, name, given, checked="checked" in has)
         elif tag == "textarea":
@@ -76,7 +79,7 @@ class _Reader(HTMLParser):
             if "selected" in has:
                 form.fields.append((self.select, given.get("value", "")))
                 self.chosen = True
-        elif tag == "button" and name:
+        elif tag == "button" and name and "form" not in given:
             form.buttons.append((name, given.get("value", "")))
 
     def _input(self, form: Filled, name: str, given: dict[str, str], *, checked: bool) -> None:
@@ -116,6 +119,7 @@ def form_of(html: str, wanted: str = "write") -> Filled:
     reader = _Reader(wanted)
     reader.feed(html)
     (only,) = reader.found
+    only.buttons += reader.loose
     return only
 
 

@@ -99,7 +99,7 @@ def test_now_releases_what_the_rules_pre_approve_and_the_rest_waits(
 ) -> None:
     update = drafted(console, author)
     browser = console.browser(person=author)
-    status, where = decide(browser, update, "submit", revision="1", release="now")
+    status, where = decide(browser, update, "submit", revision="1", release="now", sure="yes")
     assert (status, where) == (303, f"/console/updates/{update}/watch")
     assert states(console, update) == {"released", "submitted"}
     assert console.noted.planned == [update]
@@ -110,7 +110,7 @@ def test_a_claim_that_needs_a_second_owner_waits_even_if_now_was_chosen(
 ) -> None:
     update = drafted(console, author, facts=[fact("emergency_calls", status="working")])
     browser = console.browser(person=author)
-    status, where = decide(browser, update, "submit", revision="1", release="now")
+    status, where = decide(browser, update, "submit", revision="1", release="now", sure="yes")
     assert (status, where) == (303, f"/console/updates/{update}")
     assert states(console, update) == {"submitted"}
 

@@ -20,6 +20,10 @@ BEFORE_SIGN_IN = {
     "/sign-in": "is how one signs in; refused if another site's page sent it",
     "/join/{token}": "asks for a one-time link; the same",
 }
+LOOKING = {
+    "/updates/{update}/count": "counts whom it would reach",
+    "/templates/{name:path}": "tries a template, which is nowhere stored",
+}
 OWN = {
     "/sign-out": "everybody may go",
     "/account/self": "one's own",
@@ -386,7 +390,7 @@ def test_every_form_needs_its_right(room: Room, paths: list[str]) -> None:
         sent = viewer.form(filled(path), form)
         if sent.status_code != 403:
             allowed.add(path)
-    assert allowed <= READING, allowed
+    assert allowed <= set(LOOKING)
     for path in ("/people", f"/people/{room.id_of('vic')}"):
         assert viewer.open(path).status_code == 403
     assert written(room) == []
@@ -405,10 +409,3 @@ def test_only_an_admin_sees_and_changes_people(room: Room, role: Role, paths: li
         own = path.replace("{person}", room.id_of("ada"))
         assert browser.form(own, form).status_code == 403, path
     assert room.asked("SELECT role FROM person") == [(role.value,)]
-
-
-READING = {
-    # A viewer may look at what would be sent, and have it counted.
-    path
-    for path in ()
-}

@@ -14,6 +14,7 @@ from dispatcher.ledger.connection import Ledger
 from dispatcher.ledger.people import FREE_TRIES, PersonRow
 from dispatcher.security.rights import Role
 from dispatcher.security.sealing import SealBroken, Sealer
+from tests.dispatcher.commands.conftest import until
 
 NOBODY = "018f0000-0000-7000-8000-000000000000"
 
@@ -36,6 +37,11 @@ def whose(ledger: Ledger, token: str) -> str | None:
     with ledger.read() as conn:
         found = people.of_session(conn, token)
     return found.login if found else None
+
+
+def lasts(ledger: Ledger, token: str) -> bool:
+    with ledger.read() as conn:
+        return people.lasts(conn, token)
 
 
 def test_the_fifth_failure_closes_the_door_and_each_after_it_for_twice_as_long(
@@ -99,6 +105,33 @@ def test_nobody_is_tried_who_cannot_come_in(ledger: Ledger) -> None:
             assert people.try_door(work.conn, login) is None
 
 
+def test_a_link_that_is_being_used_lets_nobody_else_in(ledger: Ledger) -> None:
+    with ledger.transaction() as work:
+        link = staff.invite(work.conn, name="Ada", role=Role.AUTHOR, by="test")
+
+    def use(login: str) -> None:
+        with ledger.transaction() as work:
+            staff.join(work.conn, link.token, login=login, name="A", password_hash="h")
+
+    def waits() -> bool:
+        with ledger.read() as conn:
+            row = conn.execute(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid IN"
+                " (SELECT pid FROM pg_stat_activity WHERE datname = current_database())"
+            ).fetchone()
+        return row == (1,)
+
+    with ThreadPoolExecutor(1) as other:
+        with ledger.transaction() as work:
+            staff.join(work.conn, link.token, login="first", name="A", password_hash="h")
+            second = other.submit(use, "second")
+            until(waits)
+        with pytest.raises(staff.LinkSpent):
+            second.result(30)
+    with ledger.read() as conn:
+        assert [each.person.login for each in people.listed(conn)] == ["first"]
+
+
 @pytest.mark.parametrize("act", ["disable", "role", "password by link", "end"])
 def test_sessions_end_with_what_they_were_let_in_for(ledger: Ledger, act: str) -> None:
     ada = joined(ledger, "ada")
@@ -106,6 +139,7 @@ def test_sessions_end_with_what_they_were_let_in_for(ledger: Ledger, act: str) -
     other = session(ledger, joined(ledger, "bob"), "bob's")
     tokens = [session(ledger, ada, "one"), session(ledger, ada, "two")]
     assert {whose(ledger, token) for token in tokens} == {"ada"}
+    assert all(lasts(ledger, token) for token in tokens)
     with ledger.transaction() as work:
         match act:
             case "disable":
@@ -118,6 +152,7 @@ def test_sessions_end_with_what_they_were_let_in_for(ledger: Ledger, act: str) -
             case _:
                 assert staff.end_sessions(work.conn, ada.id, by="test") == 2
     assert [whose(ledger, token) for token in tokens] == [None, None]
+    assert not any(lasts(ledger, token) for token in tokens)
     assert whose(ledger, other) == "bob"
 
 

@@ -61,6 +61,26 @@ def test_a_person_counts_once_whatever_rows_they_have(ledger: Ledger) -> None:
     assert missed == [Missed("all", "no_contact", 1, {}), Missed("all", "suppressed", 1, {})]
 
 
+def test_who_shares_one_contact_and_is_told_by_another_is_told(ledger: Ledger) -> None:
+    store(
+        ledger,
+        [
+            Person("a", contacts=(("phone", "1"),)),
+            Person("b", contacts=(("phone", "1"), ("email", "2"))),
+        ],
+    )
+    asked = question((rule("all", 1, "consumer"),), ways("all", "sms", "email"))
+    assert stands(ledger, asked)[0] == [
+        Standing("all", people=2, told=2, shared=0, spared=0, elsewhere=0)
+    ]
+
+
+def test_a_channel_that_has_no_message_is_none_to_be_reached_by(ledger: Ledger) -> None:
+    store(ledger, [Person("a", contacts=(("email", "1"), ("phone", "1")))])
+    asked = question((rule("all", 1, "consumer"),), ways("all", "email"), wordings=())
+    assert stands(ledger, asked)[1] == [Missed("all", "no_message", 1, {"phone": 1})]
+
+
 def test_what_they_could_be_reached_by_is_neither_used_nor_suppressed(ledger: Ledger) -> None:
     store(
         ledger,
