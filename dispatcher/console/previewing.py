@@ -290,17 +290,19 @@ def mail(
     locale: str,
     services: Desk,
     who: Known,
-    scheme: Literal["light", "dark"] = "light",
+    scheme: Literal["", "light", "dark"] = "",
     fill: Literal["none", "example"] = "none",
 ) -> Response:
-    """A mail's HTML, as stored or as it would be, for a frame that may do nothing."""
+    """A mail's HTML for a frame that may do nothing: as it is, byte for byte, unless a `scheme`
+    to answer for or values to `fill` in are asked for."""
     with services.ledger.read() as conn:
         found = material(services, conn, update_id(update), only=audience)
     message = found.one(audience, Channel.EMAIL.value, locale).message
     parts = example(message) if fill == "example" else message.parts
     if "html" not in parts:
         raise NotFound("this mail has no HTML part")
-    return HTMLResponse(in_scheme(parts["html"], scheme), headers=MAIL_HEADERS)
+    html = in_scheme(parts["html"], scheme) if scheme else parts["html"]
+    return HTMLResponse(html, headers=MAIL_HEADERS)
 
 
 # --- test sends --------------------------------------------------------------------------

@@ -143,7 +143,7 @@ class TrialSending:
                         grant = await self._granted(way, max(0.0, gives_up - time.monotonic()))
         # As with a window: whatever escaped an adapter, what it had is in doubt.
         except Exception as error:
-            log.error("trial.bug", adapter=way.name, errors=where(error))
+            log.error("trial.bug", adapter=way.name, errors=where(error))  # noqa: TRY400
         if not given:
             return trials.NOT_SENT, BUSY
         if not outcomes:

@@ -6,11 +6,14 @@
 
   const SPEAK_EVERY = 30000;
   const COUNT_EVERY = 5000;
+  const MOST_TRIES = 20;
   const told = live.querySelector("[data-connection]");
   let spoken = 0;
   let state = "";
   let fetching = false;
   let latest = null;
+  let last = null;
+  let tries = 0;
   let counting = 0;
 
   const say = (text) => {
@@ -64,7 +67,7 @@
   // One word after the other, the newest last: of those that come while a part is fetched, only
   // the newest counts, and it is not lost even if it is the last of all.
   const show = async (found) => {
-    latest = found;
+    latest = last = found;
     if (fetching) return;
     fetching = true;
     while (latest) {
@@ -72,7 +75,12 @@
       latest = null;
       const shape = live.querySelector("[data-shape]");
       if (shape && shape.dataset.shape !== next.shape) await part("progress", live.dataset.progress);
-      if (!latest) write(next);
+      if (latest) continue;
+      write(next);
+      // The part may have been made a moment before the word came, or not have come at all.
+      const fits = live.querySelector("[data-shape]")?.dataset.shape === next.shape;
+      tries = fits ? 0 : tries + 1;
+      if (!fits && tries < MOST_TRIES) setTimeout(() => { if (last === next) show(next); }, 1000);
     }
     fetching = false;
   };
@@ -95,6 +103,8 @@
   source.addEventListener("progress", async (message) => {
     const found = JSON.parse(message.data);
     if (told) told.hidden = true;
+    // The server hangs up after its last word: that is no lost connection.
+    if (found.ends) source.close();
     await show(found);
     count();
     if (found.state !== state || Date.now() - spoken > SPEAK_EVERY) {
@@ -102,7 +112,6 @@
       spoken = Date.now();
       state = found.state;
     }
-    if (found.ends) source.close();
   });
   source.addEventListener("error", () => {
     if (!told) return;
