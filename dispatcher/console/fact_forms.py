@@ -159,9 +159,6 @@ class Reading:
             return None
 
 
-# --- reading -------------------------------------------------------------------------------
-
-
 def read_facts(reading: Reading) -> tuple[NewFact, ...]:
     """Every fact that is stated and could be understood, in the form's order."""
     found = (_read(reading, kind) for kind in TITLES)
@@ -352,8 +349,6 @@ _READERS: Mapping[FactKind, Callable[[Reading, str], Any]] = {
     FactKind.NEXT_STEP: _next_step,
 }
 
-
-# --- writing back --------------------------------------------------------------------------
 
 Values = dict[str, list[str]]
 

@@ -101,9 +101,6 @@ def language(locale: str) -> str:
         return locale
 
 
-# --- reading -------------------------------------------------------------------------------
-
-
 def read(
     typed: Typed,
     *,
@@ -320,9 +317,6 @@ def quick(choice: str, now: datetime) -> datetime:
     exact = now + timedelta(minutes=int(choice))
     over = timedelta(seconds=exact.timestamp() % ROUND_TO.total_seconds())
     return (exact - over + (ROUND_TO if over else timedelta(0))).astimezone(UTC)
-
-
-# --- filling -------------------------------------------------------------------------------
 
 
 def fill(

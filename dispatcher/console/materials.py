@@ -115,9 +115,6 @@ def _in_order(services: Services, found: Iterable[Rendering]) -> tuple[Rendering
     return tuple(sorted(found, key=key))
 
 
-# --- what to look at first ---------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """A problem, and every message that has it, in words."""
@@ -231,9 +228,6 @@ def overview(services: Services, found: Material, figures: Figures | None) -> tu
             )
         )
     return tuple(sorted(lines, key=lambda line: line.weight))
-
-
-# --- one audience's messages, and what stands beside each ---------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,9 +226,6 @@ def _mail_src(found: Material, view: View) -> Callable[[Shown], str]:
     return src
 
 
-# --- numbers -----------------------------------------------------------------------------
-
-
 def _numbers(services: Services, found: Material, reckoned: Reckoned | None) -> dict[str, Any]:
     """What the table of figures needs."""
     current = _current(found, reckoned)
@@ -280,9 +277,6 @@ def _within(counting: Future[_Made], seconds: float) -> _Made | None:
         return None
 
 
-# --- mail --------------------------------------------------------------------------------
-
-
 @router.get("/mail/{audience}/{locale}")
 def mail(
     update: str,
@@ -303,9 +297,6 @@ def mail(
         raise NotFound("this mail has no HTML part")
     html = in_scheme(parts["html"], scheme) if scheme else parts["html"]
     return HTMLResponse(html, headers=MAIL_HEADERS)
-
-
-# --- test sends --------------------------------------------------------------------------
 
 
 def _buttons(

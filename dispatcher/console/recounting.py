@@ -176,9 +176,6 @@ def _pictures(incident: Incident, stretches: Sequence[Stretch]) -> dict[str, Any
     }
 
 
-# --- counted people ---------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Counted:
     """One update's numbers with what is known of its people."""
@@ -230,9 +227,6 @@ def _missing(counted: Sequence[Counted]) -> list[tuple[str, str, int]]:
     return sorted(((*key, rows) for key, rows in sums.items()), key=lambda row: (-row[2], row))
 
 
-# --- the drill's score ------------------------------------------------------------------
-
-
 @router.get("/score")
 def score_page(request: Request, ref: str, services: Desk, board: Shown, who: Known) -> Response:
     """How a drill went: time to first word, clocks, people reached, by plain rules."""
@@ -276,9 +270,6 @@ def _scored(
         "counted": counted,
         "people_by": heads or {},
     }
-
-
-# --- the report -------------------------------------------------------------------------
 
 
 @router.get("/report")

@@ -183,9 +183,6 @@ def language(locale: str) -> str:
         return locale
 
 
-# --- text in pieces ----------------------------------------------------------------------
-
-
 def _part(message: Message, name: str) -> Part:
     text = message.parts[name]
     if message.channel == Channel.SMS and name == "text":
@@ -222,9 +219,6 @@ def _cut(text: str, part: str) -> Iterator[Piece]:
         yield Piece(text[first:second], "later", "not on an Android phone’s lock screen")
     if text[second:]:
         yield Piece(text[second:], "cut", "cut off on the lock screen until it is opened")
-
-
-# --- mail, post, push --------------------------------------------------------------------
 
 
 def example(message: Message) -> dict[str, str]:

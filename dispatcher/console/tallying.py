@@ -22,10 +22,17 @@ LEAST_QUIET = 2.0
 """Seconds between two counts of an update at least."""
 PATIENCE = 0.08
 """Seconds for which a page waits for a first count: small updates need no second look."""
+WORTH_WAITING = 100_000
+"""Rows of an update up to which its first count may be there within `PATIENCE`."""
 REMEMBERED = 200
 """Updates whose counts are kept."""
 
 log = structlog.get_logger(__name__)
+
+
+def _worth(patience: float, counts: tuple[int, ...]) -> float:
+    """Seconds to wait for a count: none where it takes longer than a page's patience anyway."""
+    return 0.0 if patience <= PATIENCE and counts[0] > WORTH_WAITING else patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ class Tallies:
                 self._asked[update_id] = self._worker.submit(self._work, update_id, counts)
             asked = self._asked.get(update_id)
         if kept is None and asked is not None:
-            wait([asked], timeout=patience)
+            wait([asked], timeout=_worth(patience, counts))
             with self._lock:
                 kept = self._kept.get(update_id)
         if kept is None:
@@ -104,7 +111,7 @@ class Tallies:
         except LedgerAway:
             log.warning("shortfalls.ledger_away")
         except Exception as error:  # the next who asks tries again
-            log.error("shortfalls.failed", error=type(error).__name__)
+            log.error("shortfalls.failed", error=type(error).__name__)  # noqa: TRY400
         with self._lock:
             self._asked.pop(update_id, None)
             if figures is None:
@@ -144,7 +151,7 @@ class Checks(Balances):
             if update_id not in self._asked:
                 self._asked[update_id] = self._worker.submit(self._work, update_id, counts)
             asked = self._asked[update_id]
-        wait([asked], timeout=patience)
+        wait([asked], timeout=_worth(patience, counts))
         with self._lock:
             known = self._known.get(update_id)
         return known is not None and known[0] == counts and known[1]
@@ -160,7 +167,7 @@ class Checks(Balances):
         except LedgerAway:
             log.warning("checks.ledger_away")
         except Exception as error:  # the next who asks tries again
-            log.error("checks.failed", error=type(error).__name__)
+            log.error("checks.failed", error=type(error).__name__)  # noqa: TRY400
         finally:
             with self._lock:
                 self._asked.pop(update_id, None)

@@ -177,9 +177,6 @@ def shortfalls_part(
     return fragment(request, "_shortfalls.html", who, **seen)
 
 
-# --- the stream -------------------------------------------------------------------------
-
-
 def _now(request: Request, update: str) -> tuple[str, Snapshot]:
     # A full check may take a while: here, in a thread, and not in the event loop.
     feed: ProgressFeed = request.app.state.progress_feed
@@ -248,9 +245,6 @@ async def _told(board: Board, who: Visitor, snapshot: Snapshot) -> tuple[bytes, 
     return event("progress", body, id=snapshot.id), view
 
 
-# --- who was not told -------------------------------------------------------------------
-
-
 @router.get("/untold")
 def untold_page(
     request: Request,
@@ -315,9 +309,6 @@ def _reasons(known: shortfalls.Figures | None) -> list[tuple[str, str]]:
         words = reasons.told(each.state, each.reason).words
         found.setdefault(f"{each.state}.{each.reason}", words)
     return sorted(found.items(), key=lambda item: item[1])
-
-
-# --- stop and resume --------------------------------------------------------------------
 
 
 @router.get("/stop")

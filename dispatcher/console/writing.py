@@ -26,7 +26,7 @@ from dispatcher.console.sheets import Sheet
 from dispatcher.console.typed import FieldError, Typed, folds
 from dispatcher.console.views import page
 from dispatcher.incidents import Incident
-from dispatcher.ledger import audit, people
+from dispatcher.ledger import accounts, audit, people
 from dispatcher.ledger.connection import Connection, Transaction
 from dispatcher.security.rights import Scope
 from dispatcher.wiring import Services
@@ -51,9 +51,6 @@ class Clash:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-# --- pages ---------------------------------------------------------------------------------
 
 
 @router.get("/incidents/new")
@@ -98,9 +95,6 @@ def write_update(request: Request, update: str, services: Desk, who: Author) -> 
         sheet = sheets.revising(conn, update)
     zone = sheet.zone(Typed(), services.packs.organisation, reader=who.zone)
     return _form(request, services, who, sheet, sheets.stored_form(sheet, zone=zone))
-
-
-# --- what is sent --------------------------------------------------------------------------
 
 
 @router.post("/incidents/new")
@@ -279,9 +273,6 @@ def _titles(services: Services, stored: Typed, typed: Typed, sheet: Sheet) -> di
     return found | {fact.id: TITLES[fact.kind] for fact in sheet.takeable}
 
 
-# --- the form ------------------------------------------------------------------------------
-
-
 def _form(
     request: Request,
     services: Services,
@@ -330,11 +321,20 @@ def _form(
         clash=clash,
         origin=origin,
         replace=REPLACE,
+        heard=_heard(services, sheet),
         unseen=unseen,
         odd_shown=odd_shown,
         seen=drafting.odd_digest(typed, beside["odd"]) if odd_shown else typed.one("seen"),
         **beside,
     )
+
+
+def _heard(services: Services, sheet: Sheet) -> dict[str, int]:
+    """How many messages with each fact have left: whom a correction of it is for."""
+    if sheet.incident is None or not sheet.takeable:
+        return {}
+    with services.ledger.read() as conn:
+        return accounts.heard(conn, sheet.incident.id)
 
 
 def outlook_values(

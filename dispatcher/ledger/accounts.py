@@ -12,13 +12,10 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from dispatcher.ledger.connection import Connection
-from dispatcher.ledger.incidents import is_id
 from dispatcher.ledger.updates import ReleaseRow
 
 MOST_ACTS = 2_000
 """Acts of one incident that an account shows, the latest."""
-
-_MAY_HAVE_IT = "('sending', 'accepted', 'delivered', 'unknown')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,61 +156,18 @@ def acts(
     return tuple(Act(*row) for row in reversed(rows))
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """Who has, or may have, some facts from us: of one audience by one channel."""
+def heard(conn: Connection, incident_id: str) -> dict[str, int]:
+    """Messages of released updates that held a fact and left, or may have, by the fact's id.
 
-    audience: str
-    channel: str
-    people: int
-    contacts: int
-
-
-def carried(conn: Connection, incident_id: str, fact_ids: Sequence[str]) -> tuple[Carried, ...]:
-    """Whom a correction of these facts would go to, by planning's own rule.
-
-    Contact points of released updates whose message held one of the facts and which accepted
-    it, or may have; one that had it twice counts once, where it had it last. Reads the rows of
-    those updates: seconds for a million, so never inside a page.
+    From counters, at once: a contact point that had it by two updates counts twice.
     """
     rows = conn.execute(
-        "SELECT audience, channel, count(DISTINCT recipient_id), count(*) FROM ("
-        " SELECT DISTINCT ON (d.contact_point_id, d.channel) d.recipient_id, d.channel, b.audience"
-        " FROM message m JOIN batch b ON b.message_id = m.id AND b.update_id = m.update_id"
-        " JOIN delivery d ON d.update_id = b.update_id AND d.batch_id = b.id"
-        f" WHERE {_OF_RELEASED} AND d.state IN {_MAY_HAVE_IT}"
-        " ORDER BY d.contact_point_id, d.channel, d.update_id DESC) had"
-        " GROUP BY audience, channel ORDER BY audience, channel",
-        {"incident": incident_id, "facts": _ids(fact_ids)},
-        prepare=False,
+        "SELECT fact::text, sum(b.sending + b.accepted + b.delivered + b.unknown)::bigint"
+        " FROM incident_update u JOIN message m ON m.update_id = u.id"
+        " CROSS JOIN unnest(m.facts) fact"
+        " JOIN batch b ON b.message_id = m.id AND b.update_id = m.update_id"
+        " WHERE u.incident_id = %s AND EXISTS (SELECT FROM release r WHERE r.update_id = u.id"
+        "  AND r.released_at IS NOT NULL) GROUP BY fact",
+        (incident_id,),
     ).fetchall()
-    return tuple(Carried(*row) for row in rows)
-
-
-def carried_at_most(
-    conn: Connection, incident_id: str, fact_ids: Sequence[str]
-) -> tuple[tuple[str, str, int], ...]:
-    """(audience, channel, contact points) for `carried`, from counters: at once, for a page.
-
-    Exact where one update said it; a contact point that had it by two updates counts twice.
-    """
-    rows = conn.execute(
-        "SELECT b.audience, b.channel,"
-        " sum(b.sending + b.accepted + b.delivered + b.unknown)::bigint AS had"
-        " FROM message m JOIN batch b ON b.message_id = m.id AND b.update_id = m.update_id"
-        f" WHERE {_OF_RELEASED} GROUP BY b.audience, b.channel"
-        " HAVING sum(b.sending + b.accepted + b.delivered + b.unknown) > 0 ORDER BY 1, 2",
-        {"incident": incident_id, "facts": _ids(fact_ids)},
-    ).fetchall()
-    return tuple((row[0], row[1], row[2]) for row in rows)
-
-
-_OF_RELEASED = (
-    "m.update_id IN (SELECT u.id FROM incident_update u WHERE u.incident_id = %(incident)s"
-    " AND EXISTS (SELECT FROM release r WHERE r.update_id = u.id AND r.released_at IS NOT NULL))"
-    " AND m.facts && %(facts)s::uuid[]"
-)
-
-
-def _ids(fact_ids: Sequence[str]) -> list[str]:
-    return [each for each in fact_ids if is_id(each)]
+    return dict(rows)

@@ -29,7 +29,7 @@ from dispatcher.security.rights import Role
 
 MAX_BYTES = 100 * 1024
 ZONE = "America/Chicago"
-PATIENCE = 20_000.0
+PATIENCE = 40_000.0
 """Milliseconds that a page or a sentence on it may take before a story fails."""
 _AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 _WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]

@@ -62,6 +62,7 @@ def set_scene(house: House) -> Scene:
     named["stopped"] = stage.stopped(incident, _update("monitoring", percent=60))
     named["returned"] = stage.returned(incident, _update("monitoring", percent=70, texts=True))
     named["waiting"] = stage.waiting(incident, _with_claim())
+    house.services.reckoning.soon(named["waiting"]).result(timeout=30)
     named["draft"] = stage.draft(incident, _update("monitoring", percent=80))
     drill, named["drill"] = stage.open(
         _incident("Core rehearsal", drill=True), _first(), drill=True

@@ -277,6 +277,8 @@ def test_it_says_what_is_new_since_the_audience_was_told_last(
     first = drafted(console, audiences=["consumers", "media"])
     assert "has not been told anything" in browser.get(f"/updates/{first}/preview").text
     release(console, first)
+    # What goes out now is not what was said before it.
+    assert "has not been told anything" in browser.get(f"/updates/{first}/preview").text
     with console.services.ledger.transaction() as work:
         # A draft and what went to others only are not what this audience was told.
         work.conn.execute("UPDATE incident SET status = 'open'")

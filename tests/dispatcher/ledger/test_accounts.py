@@ -1,13 +1,8 @@
 """What an account afterwards is made from; and whom a correction would go to."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 
-import pytest
-
 from dispatcher.ledger import accounts, audit
-from dispatcher.ledger import selection_statements as statements
-from dispatcher.ledger.accounts import Carried
 from dispatcher.ledger.connection import Ledger
 from tests.dispatcher.ledger.crowded import Said, Some, opened, told
 
@@ -79,7 +74,7 @@ def test_acts_are_the_latest_in_order_of_an_incident_or_an_update(ledger: Ledger
     assert [act.act for act in of_update] == ["b", "c"]
 
 
-def test_who_has_a_fact_is_counted_once_by_channel_where_they_had_it_last(ledger: Ledger) -> None:
+def test_messages_that_held_a_fact_and_left_are_counted_by_fact(ledger: Ledger) -> None:
     incident = opened(ledger)
     told(
         ledger,
@@ -99,19 +94,8 @@ def test_who_has_a_fact_is_counted_once_by_channel_where_they_had_it_last(ledger
     told(ledger, incident, Said([Some("media", "sms", "accepted", 90, 95)], facts=[SCOPE]))
     told(ledger, opened(ledger), Said([Some("media", "sms", "accepted", 60, 70)], facts=[CAUSE]))
     with ledger.read() as conn:
-        assert accounts.carried(conn, incident, [CAUSE]) == (
-            Carried("media", "email", people=4, contacts=4),
-            Carried("media", "sms", people=15, contacts=15),
-        )
-        # Twelve by the first update, seven by the second, four of them by both.
-        assert accounts.carried_at_most(conn, incident, [CAUSE]) == (
-            ("media", "email", 4),
-            ("media", "sms", 19),
-        )
-        assert accounts.carried(conn, incident, [SCOPE]) == (
-            Carried("media", "sms", people=13, contacts=13),
-        )
-        assert accounts.carried(conn, incident, ["nonsense"]) == ()
+        # Sixteen by the first update, seven by the second, some of them by both.
+        assert accounts.heard(conn, incident) == {CAUSE: 23, SCOPE: 13}
 
 
 def test_what_was_never_released_was_carried_to_nobody(ledger: Ledger) -> None:
@@ -119,49 +103,4 @@ def test_what_was_never_released_was_carried_to_nobody(ledger: Ledger) -> None:
     told(ledger, incident, Said([Some("media", "sms", "accepted", 1, 3)], facts=[CAUSE]))
     with ledger.read() as conn:
         conn.execute("UPDATE release SET released_at = NULL")
-        assert accounts.carried(conn, incident, [CAUSE]) == ()
-        assert accounts.carried_at_most(conn, incident, [CAUSE]) == ()
-
-
-@pytest.mark.parametrize("withdrawn", [[CAUSE], [SCOPE], [CAUSE, SCOPE]])
-def test_it_is_counted_whom_planning_itself_selects(
-    ledger: Ledger, withdrawn: Sequence[str]
-) -> None:
-    incident = opened(ledger)
-    first = told(
-        ledger,
-        incident,
-        Said(
-            [
-                Some("media", "email", "accepted", 1, 10),
-                Some("media", "email", "failed", 11, 12, "content"),
-                Some("partners", "email", "unknown", 1, 5, "timeout"),
-            ],
-            facts=[CAUSE],
-        ),
-    )
-    second = Said([Some("media", "email", "delivered", 8, 30)], facts=[SCOPE])
-    earlier = [first, told(ledger, incident, second)]
-    with ledger.transaction() as work:
-        # The table that planning selects a correction's contact points into.
-        names = ["media", "partners"]
-        work.conn.execute(
-            statements.CARRIED.encode(),
-            {
-                "rules": names,
-                "due_names": names,
-                "earlier": earlier,
-                "withdrawn": list(withdrawn),
-            },
-        )
-        rows = work.conn.execute(
-            "SELECT audience, channel, count(*), count(DISTINCT recipient_id) FROM carried"
-            " GROUP BY 1, 2"
-        ).fetchall()
-        planned = {(names[row[0] - 1], row[1]): (row[2], row[3]) for row in rows}
-    with ledger.read() as conn:
-        counted = accounts.carried(conn, incident, withdrawn)
-    assert planned
-    assert {(each.audience, each.channel): (each.contacts, each.people) for each in counted} == (
-        planned
-    )
+        assert accounts.heard(conn, incident) == {}
