@@ -16,6 +16,7 @@ from dispatcher.incidents import (
     EndedFact,
     NewFact,
     NotCauseFact,
+    Phase,
     RestoredFact,
 )
 
@@ -52,6 +53,18 @@ def sensitive(facts: Iterable[NewFact]) -> tuple[Claim, ...]:
         if kind is not None and kind not in found:
             found[kind] = Claim(kind, _QUESTIONS[kind], fact.source)
     return tuple(found.values())
+
+
+def unsupported(phase: Phase, facts: Iterable[NewFact]) -> str:
+    """Why a phase says more than the facts that stand do; empty if it does not.
+
+    Words that it is over, beside "75 % is back", are believed by nobody.
+    """
+    if phase is not Phase.RESOLVED:
+        return ""
+    if any(_kind(fact) is ClaimKind.RESTORED for fact in facts):
+        return ""
+    return "It says that it is over, but no fact says that all service is back, or since when."
 
 
 def _kind(fact: NewFact) -> ClaimKind | None:

@@ -13,6 +13,7 @@ from starlette.types import Scope
 from dispatcher.acts import Conflict, Invalid, NotFound, Refused, Stale
 from dispatcher.console import (
     approving,
+    done,
     door,
     handouts,
     home,
@@ -87,7 +88,10 @@ def _install_refusals(app: FastAPI) -> None:
     async def _sign_in(request: Request, error: SignInNeeded) -> Response:
         if request.headers.get("x-requested-with") == "fetch":
             return Response(status_code=401, headers={"Cache-Control": "no-store"})
-        return door.see_other(door.sign_in_path(error.back))
+        answer = door.see_other(door.sign_in_path(error.back))
+        if request.method == "POST":
+            done.note(answer, "lost")
+        return answer
 
     @app.exception_handler(Repeated)
     async def _repeated(request: Request, error: Repeated) -> Response:

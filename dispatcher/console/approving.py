@@ -4,7 +4,7 @@ Owns who sees which decision, and the words they confirm it by. The decisions th
 `updates`' and `releases`'.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,12 +13,12 @@ from starlette.responses import Response
 
 from dispatcher.acts import Conflict, Invalid, Refused, find_incident, find_update, update_id
 from dispatcher.audiences import Packs
-from dispatcher.claims import Claim, sensitive
+from dispatcher.claims import Claim, sensitive, unsupported
 from dispatcher.console.door import Desk, Known, Post, Visitor, posting
 from dispatcher.console.home import called
 from dispatcher.console.views import page
 from dispatcher.figures import AudienceFigures, Figures
-from dispatcher.incidents import Fact, Incident
+from dispatcher.incidents import Fact, Incident, Phase, live_facts
 from dispatcher.ledger import audit, incidents, people, updates
 from dispatcher.ledger.connection import Connection, Transaction
 from dispatcher.ledger.updates import ReleaseRow, UpdateRow
@@ -68,11 +68,13 @@ class Hub:
     """Everything the page of an update tells."""
 
     update: UpdateRow
+    number: int
     incident: Incident
     lines: tuple[AudienceLine, ...]
     facts: tuple[Fact, ...]
     taken_back: tuple[Fact, ...]
     claims: tuple[Claim, ...]
+    unsupported: str
     author: str
     editors: tuple[str, ...]
     reckoned: Reckoned | None
@@ -110,11 +112,21 @@ def hub_of(services: Services, conn: Connection, wanted: str) -> Hub:
     figures = reckoned.figures if reckoned is not None else None
     return Hub(
         update=update,
+        number=[row.id for row in updates.of_incident(conn, incident.id)].index(update.id) + 1,
         incident=incident,
         lines=tuple(_line(services, row, messages, figures, names) for row in releases),
         facts=own,
         taken_back=tuple(fact for fact in facts if fact.id in update.withdraws),
         claims=sensitive(fact.stated for fact in own),
+        unsupported=unsupported(
+            Phase(update.phase),
+            [
+                fact.stated
+                for fact in live_facts(
+                    incidents.standing(conn, incident.id, update_id=update.id)
+                ).values()
+            ],
+        ),
         author=called(names, update.author),
         editors=tuple(called(names, editor) for editor in update.editors),
         reckoned=reckoned,
@@ -191,6 +203,9 @@ def _hub_page(
     # Locking reads: what is shown together is of one moment.
     with services.ledger.transaction() as work:
         hub = hub_of(services, work.conn, wanted)
+    if hub.reckoned is None and not hub.update.withdrawn_at:
+        # It came by the API, or its count was lost: whoever decides has to see a number.
+        services.reckoning.soon(wanted, hub.update.revision)
     mine = who.actor.id in (hub.update.author, *hub.update.editors)
     return page(
         request,
@@ -221,6 +236,11 @@ def _again(post: Post, wanted: str, errors: Sequence[tuple[str, str]]) -> Respon
 
 def _chosen(post: Post) -> tuple[str, ...] | None:
     return tuple(post.form.all("audiences")) or None
+
+
+def _went(waits: str, gone: str) -> Callable[[str], str]:
+    """What was done, by where it led: to watch what goes out, or to wait."""
+    return lambda path: gone if path.endswith("/watch") else waits
 
 
 def _revision(post: Post) -> int:
@@ -273,7 +293,7 @@ def submit(update: str, post: Writer) -> Response:
         return f"/updates/{wanted}/watch" if outcome.released else f"/updates/{wanted}"
 
     try:
-        return post.once(work)
+        return post.once(work, done=_went("submitted", "sent"))
     except Refused as refused:
         found = [("", f"{where}: {problem.message}") for where, problem in refused.problems[:20]]
         return _again(post, wanted, found)
@@ -299,7 +319,7 @@ def hand_back(update: str, post: Approver) -> Response:
         )
         return f"/updates/{wanted}"
 
-    return post.once(work)
+    return post.once(work, done="returned")
 
 
 @router.post("/approve")
@@ -337,7 +357,7 @@ def approve(update: str, post: Approver) -> Response:
             )
         return f"/updates/{wanted}/watch" if outcome.released else f"/updates/{wanted}"
 
-    return post.once(work)
+    return post.once(work, done=_went("approved", "approved-sent"))
 
 
 @router.post("/release")
@@ -347,7 +367,7 @@ def release(update: str, post: Releaser) -> Response:
     errors = _confirmed(post, _incident(post, wanted))
     if errors:
         return _again(post, wanted, errors)
-    return post.once(lambda work: _release(post, work, wanted, may_break=False))
+    return post.once(lambda work: _release(post, work, wanted, may_break=False), done="released")
 
 
 @router.post("/break-glass")
@@ -375,7 +395,7 @@ def break_glass(update: str, post: Breaker) -> Response:
         )
         return _release(post, transaction, wanted, may_break=True)
 
-    return post.once(work)
+    return post.once(work, done="forced")
 
 
 def _release(post: Post, work: Transaction, wanted: str, *, may_break: bool) -> str:
@@ -419,4 +439,4 @@ def withdraw(update: str, post: Writer) -> Response:
         )
         return f"/updates/{wanted}"
 
-    return post.once(work)
+    return post.once(work, done="withdrawn")

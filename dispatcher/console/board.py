@@ -276,7 +276,7 @@ def shape(view: View) -> str:
 def line_left(line: Line) -> str:
     """A channel's time left in words."""
     if not line.slices["waiting"] and not line.slices["leaving"]:
-        return "through"
+        return "nothing waits"
     return _about(line.left)
 
 

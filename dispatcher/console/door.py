@@ -19,6 +19,7 @@ from fastapi import Depends, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse, Response
 
+from dispatcher.console.done import note
 from dispatcher.ledger import idempotency, people
 from dispatcher.ledger.connection import LedgerAway, Transaction
 from dispatcher.security.rights import ROLE_SCOPES, Actor, NotAllowed, Scope
@@ -106,11 +107,14 @@ class Post:
     form: Form
     request: Request
 
-    def once(self, work: Callable[[Transaction], str]) -> Response:
+    def once(
+        self, work: Callable[[Transaction], str], done: str | Callable[[str], str] = ""
+    ) -> Response:
         """Do the work in one transaction and go where it says (a path below `/console`).
 
         The same form sent again, by a double click, the back button or a lost connection,
         leads to the same place without the work. Whatever `work` raises stores nothing.
+        `done` names what the page there says was done, or tells the name from where it leads.
         Raises `Repeated` for another form under the same token.
         """
         key = self.form.get("once")
@@ -121,7 +125,11 @@ class Post:
         tries = round(PATIENCE / 0.05)
         for left in range(tries, -1, -1):
             try:
-                return see_other(self._once(work, key, body))
+                path = self._once(work, key, body)
+                answer = see_other(path)
+                if word := done(path) if callable(done) else done:
+                    note(answer, word)
+                return answer
             except idempotency.StillRunning:
                 if not left:
                     raise

@@ -9,12 +9,12 @@ from starlette.responses import Response
 
 from dispatcher.acts import find_incident, incident_id
 from dispatcher.claims import sensitive
-from dispatcher.console.door import Desk, Known, Post, posting
+from dispatcher.console.door import Desk, Known, Post, Visitor, posting
 from dispatcher.console.views import page
 from dispatcher.incidents import Fact, Incident, Phase, live_facts
 from dispatcher.ledger import incidents, people, updates
 from dispatcher.ledger.connection import Connection, Transaction
-from dispatcher.ledger.updates import ReleaseRow, UpdateRow
+from dispatcher.ledger.updates import ReleaseRow, UpdateRow, Waiting
 from dispatcher.security.rights import Scope
 
 router = APIRouter()
@@ -30,6 +30,7 @@ class UpdateLine:
     """An update in a list: `states` counts its audiences by state, the most pressing first."""
 
     row: UpdateRow
+    number: int
     author: str
     states: tuple[tuple[str, int], ...]
 
@@ -64,11 +65,27 @@ def incidents_page(
         "home.html",
         who,
         incidents=found,
-        waiting=[(each, called(names, each.author)) for each in waiting],
+        waiting=sorted(
+            ((each, called(names, each.author), asked_of(who, each)) for each in waiting),
+            key=lambda line: not line[2],
+        ),
         shown=status,
         older=found[-1].number if len(found) == AT_ONCE else None,
         newer=before is not None,
     )
+
+
+def asked_of(who: Visitor, each: Waiting) -> str:
+    """What this person is asked to do about it; empty if it waits for somebody else."""
+    mine = each.author == who.actor.id
+    match each.state:
+        case "submitted" if not mine and who.may(Scope.APPROVE):
+            return "You can approve it or return it."
+        case "returned" if mine:
+            return "Returned to you: change it and submit it again."
+        case "approved" if who.may(Scope.RELEASE):
+            return "You can release it."
+    return ""
 
 
 @router.get("/incidents/{ref}")
@@ -77,7 +94,7 @@ def incident_page(request: Request, ref: str, services: Desk, who: Known) -> Res
     with services.ledger.read() as conn:
         incident = find_incident(conn, incident_id(ref))
         rows = updates.of_incident(conn, incident.id)
-        lines = update_lines(conn, rows[-AT_ONCE:])
+        lines = update_lines(conn, rows[-AT_ONCE:], first=max(0, len(rows) - AT_ONCE) + 1)
         facts = incidents.facts(conn, incident.id)
         standing = incidents.standing(conn, incident.id)
         promise = updates.promised(conn, incident.id)
@@ -116,13 +133,15 @@ def next_phase(incident: Incident, told: Sequence[UpdateRow]) -> Phase:
     return order[min(order.index(said[-1]) + 1, len(order) - 1)]
 
 
-def update_lines(conn: Connection, rows: Sequence[UpdateRow]) -> list[UpdateLine]:
-    """Updates as lists show them."""
+def update_lines(
+    conn: Connection, rows: Sequence[UpdateRow], *, first: int = 1
+) -> list[UpdateLine]:
+    """Updates as lists show them; `first` is the number of the first in its incident."""
     by_update = updates.releases_of(conn, [row.id for row in rows])
     names = people.names(conn, list({row.author for row in rows}))
     return [
-        UpdateLine(row, called(names, row.author), states_of(by_update.get(row.id, ())))
-        for row in rows
+        UpdateLine(row, number, called(names, row.author), states_of(by_update.get(row.id, ())))
+        for number, row in enumerate(rows, first)
     ]
 
 
@@ -149,4 +168,4 @@ def reopen(ref: str, post: Annotated[Post, Depends(posting(Scope.INCIDENTS_WRITE
         )
         return f"/incidents/{found.reference}"
 
-    return post.once(work)
+    return post.once(work, done="reopened")

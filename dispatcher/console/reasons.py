@@ -96,6 +96,7 @@ _CHANNELS: Mapping[str, str] = {
     "push": "Push",
     "social": "Social media",
     "": "no channel",
+    "none": "No channel",
 }
 
 

@@ -3,7 +3,7 @@
 Reads the ledger and stores nothing. Knows no page.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo, available_timezones
@@ -17,7 +17,7 @@ from dispatcher.console.typed import Typed
 from dispatcher.incidents import Fact, FactKind, Incident, NewIncident, NewUpdate, Phase, live_facts
 from dispatcher.ledger import incidents, updates
 from dispatcher.ledger.connection import Connection
-from dispatcher.ledger.updates import UpdateRow
+from dispatcher.ledger.updates import ReleaseRow, UpdateRow
 from dispatcher.rendering import Statement
 
 _ZONES = frozenset(available_timezones())
@@ -29,7 +29,8 @@ class Sheet:
     """A form's ground. `incident` is none while it is being opened, `row` the update changed.
 
     `opening` is whether the incident's own particulars are on the form; `known` are the facts
-    of other updates, in the order stated; `own` those of the update that is being changed.
+    of other updates, in the order stated; `own` those of the update that is being changed;
+    `told` names the updates that anybody was told.
     """
 
     incident: Incident | None = None
@@ -38,6 +39,7 @@ class Sheet:
     known: tuple[Fact, ...] = ()
     own: tuple[Fact, ...] = ()
     rows: tuple[UpdateRow, ...] = ()
+    told: frozenset[str] = frozenset()
     returned: str = ""
 
     @property
@@ -56,9 +58,11 @@ class Sheet:
 
     @property
     def takeable(self) -> tuple[Fact, ...]:
-        """Facts that can be taken back: those that stand, then those replaced since."""
+        """Facts that people heard and that can be taken back: those that stand come first."""
         live = {fact.id for fact in self.standing.values()}
-        left = [fact for fact in self.known if fact.withdrawn_by is None]
+        left = [
+            fact for fact in self.known if fact.withdrawn_by is None and fact.update_id in self.told
+        ]
         return tuple(sorted(left, key=lambda fact: fact.id not in live))
 
     @property
@@ -103,11 +107,20 @@ class Sheet:
 def adding(conn: Connection, ref: str) -> Sheet:
     """The ground of a further update. Raises `NotFound`."""
     incident = find_incident(conn, incident_id(ref))
+    rows = tuple(updates.of_incident(conn, incident.id))
     return Sheet(
         incident=incident,
         opening=False,
         known=tuple(incidents.standing(conn, incident.id)),
-        rows=tuple(updates.of_incident(conn, incident.id)),
+        rows=rows,
+        told=_told(updates.releases_of(conn, [row.id for row in rows])),
+    )
+
+
+def _told(releases: Mapping[str, Sequence[ReleaseRow]]) -> frozenset[str]:
+    """The updates of which something was released."""
+    return frozenset(
+        update for update, rows in releases.items() if any(row.released_at for row in rows)
     )
 
 
@@ -123,7 +136,7 @@ def revising(conn: Connection, wanted: str) -> Sheet:
         raise Conflict("released", "part of this update is released; add a new update")
     if row.withdrawn_at is not None:
         raise Conflict("withdrawn", "this update is withdrawn; add a new one")
-    told = any(each.released_at for found in releases.values() for each in found)
+    told = _told(releases)
     facts = incidents.standing(conn, incident.id, update_id=row.id)
     reasons = [each.reason for each in releases.get(row.id, ()) if each.state == "returned"]
     return Sheet(
@@ -133,6 +146,7 @@ def revising(conn: Connection, wanted: str) -> Sheet:
         known=tuple(drafting.others(facts, row.id)),
         own=tuple(fact for fact in facts if fact.update_id == row.id),
         rows=rows,
+        told=told,
         returned=reasons[0] if reasons else "",
     )
 
@@ -193,9 +207,9 @@ def next_form(
     `origin` is `nothing-new` (as before, with a new promise) or `correction`.
     """
     assert sheet.incident is not None
-    said = [row for row in sheet.rows if row.withdrawn_at is None]
+    said = [row for row in sheet.rows if row.id in sheet.told]
     audiences = list(packs.audiences)
-    chosen = next_phase(sheet.incident, sheet.rows)
+    chosen = next_phase(sheet.incident, said)
     if phase in [*Phase]:
         chosen = Phase(phase)
     if origin == "correction" or withdraws:

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from dispatcher import people as staff
 from dispatcher.acts import Invalid
 from dispatcher.console import door, views
+from dispatcher.console.done import note
 from dispatcher.console.door import Desk, Form, Post, Sent, posting
 from dispatcher.ledger import audit, people
 from dispatcher.ledger.people import PersonRow
@@ -153,6 +154,7 @@ def sign_out(post: Annotated[Post, Depends(posting())]) -> Response:
         detail = {"person": post.visitor.person.id}
         audit.record(work.conn, actor=post.visitor.actor.id, act="sign_out", detail=detail)
     answer = door.see_other("/sign-in")
+    note(answer, "signed-out")
     door.clear_session(answer)
     return answer
 

@@ -18,6 +18,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
+from dispatcher.console import done
 from dispatcher.console.door import ROOT, Visitor, fresh_once
 from dispatcher.wiring import Services
 
@@ -189,6 +190,7 @@ def rendered(request: Request, name: str, visitor: Visitor | None, **values: Any
         "now": datetime.now(UTC),
         "zone": zone,
         "drill": False,
+        "done": None,
         **values,
     }
     return _PAGES.get_template(name).render(context)
@@ -203,16 +205,21 @@ def page(
     headers: Mapping[str, str] | None = None,
     **values: Any,
 ) -> HTMLResponse:
-    """A whole page. `drill=True` makes it look like what it is."""
-    return HTMLResponse(
-        rendered(request, name, visitor, **values),
+    """A whole page. `drill=True` makes it look like what it is; it says what was just done."""
+    said = done.noted(request)
+    response = HTMLResponse(
+        rendered(request, name, visitor, done=said, **values),
         status_code=status,
         headers={**HEADERS, **(headers or {})},
     )
+    if said is not None:
+        done.clear(response)
+    return response
 
 
 def fragment(
     request: Request, name: str, visitor: Visitor | None, *, status: int = 200, **values: Any
 ) -> HTMLResponse:
     """A piece of a page, for a script to put in its place."""
-    return page(request, name, visitor, status=status, **values)
+    text = rendered(request, name, visitor, **values)
+    return HTMLResponse(text, status_code=status, headers=HEADERS)

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from dispatcher.acts import Conflict, Invalid, Stale, find_incident
-from dispatcher.claims import Claim
+from dispatcher.claims import Claim, unsupported
 from dispatcher.console import drafting, sheets
 from dispatcher.console.choices import choices
 from dispatcher.console.differences import Difference, differences
@@ -28,6 +28,7 @@ from dispatcher.console.views import page
 from dispatcher.incidents import Incident
 from dispatcher.ledger import accounts, audit, people
 from dispatcher.ledger.connection import Connection, Transaction
+from dispatcher.rendering import Statement
 from dispatcher.security.rights import Scope
 from dispatcher.wiring import Services
 
@@ -181,7 +182,7 @@ def _save(post: Post, sheet: Sheet, store: Callable[[Transaction, Read], str]) -
         return f"/updates/{stored}/preview" if do == "preview" else f"/updates/{stored}"
 
     try:
-        return post.once(work)
+        return post.once(work, done="saved")
     except Invalid as invalid:
         errors = placed(invalid.errors, found.update)
         return again.show(typed, status=422, checked=True, more=errors)
@@ -351,9 +352,17 @@ def outlook_values(
     return {
         "lines": lines,
         "claims": claims,
+        "doubtful": _doubtful(said),
         "odd": drafting.odd_texts(found.typed, services.renderer),
         "said": said,
     }
+
+
+def _doubtful(said: Statement | None) -> str:
+    """Why the phase says more than the facts do; empty if it does not."""
+    if said is None:
+        return ""
+    return unsupported(said.phase, [fact.stated for fact in said.facts.values()])
 
 
 def _anchor(name: str) -> str:

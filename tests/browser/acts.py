@@ -44,11 +44,17 @@ def _typed(value: str | datetime, zone: ZoneInfo) -> str:
     return value
 
 
-def write(desk: Desk, path: str, values: Values) -> str:
-    """Fill the form at this path, save it and see its preview; returns the update."""
+def write(desk: Desk, path: str, values: Values, *, odd: bool = False) -> str:
+    """Fill the form at this path, save it and see its preview; returns the update.
+
+    With `odd` characters in it the form is shown once more first, to be looked at.
+    """
     page = desk.open(path)
     fill_form(desk, values)
     desk.press("Save and preview")
+    if odd:
+        desk.sees("Nothing is saved yet: look at these characters first")
+        desk.press("Save and preview")
     expect(page).to_have_url(re.compile(r"/updates/[0-9a-f-]{36}/preview"))
     return desk.update_id()
 

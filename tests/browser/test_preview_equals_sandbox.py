@@ -103,7 +103,7 @@ def test_what_was_shown_is_what_arrived(
     for locale in LANGUAGES:
         public_speaks(house, locale)
         values: Values = {"started_at": [ago(minutes=10)], **INCIDENT} if locale == "en" else {}
-        update = write(author, path, {**values, **OWN_WORDS})
+        update = write(author, path, {**values, **OWN_WORDS}, odd=True)
         submit(author, update)
         shown = previewed(approver, update, names if locale == "en" else ["public"])
         approve(approver, update)

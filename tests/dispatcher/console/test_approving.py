@@ -292,3 +292,21 @@ def test_a_viewer_sees_and_decides_nothing(console: Console, author: PersonRow) 
     for act in ("submit", "return", "approve", "release", "break-glass", "withdraw"):
         assert decide(viewer, update, act)[0] == 403
     assert console.browser(None).get(f"/updates/{update}").status_code == 303
+
+
+def test_an_update_that_came_by_the_api_is_counted_when_somebody_looks(
+    console: Console, author: PersonRow, approver: Browser
+) -> None:
+    update = drafted(console, author)
+    with console.services.ledger.transaction() as work:
+        console.services.updates.submit(work, update, actor=acting(author), release="on_approval")
+    assert "is being counted now" in approver.get(f"/updates/{update}").text
+    console.services.reckoning.soon(update).result(timeout=30)
+    assert "This reaches" in approver.get(f"/updates/{update}").text
+
+
+def test_that_it_is_over_is_doubted_while_no_fact_says_so(
+    console: Console, author: PersonRow
+) -> None:
+    update = drafted(console, author, phase="resolved", facts=[fact("restored", percent=75)])
+    assert "Is it over?" in console.browser("viewer").get(f"/updates/{update}").text
