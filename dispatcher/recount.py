@@ -318,6 +318,26 @@ def said(rows: Iterable[Told]) -> tuple[Said, ...]:
     return tuple(sorted(found.values(), key=lambda each: each.first_at))
 
 
+@dataclass(frozen=True, slots=True)
+class Unsaid:
+    """An update that was released to an audience of which nobody was told."""
+
+    update_id: str
+    audience: str
+    stopped: bool
+
+
+def unsaid(story: Story) -> tuple[Unsaid, ...]:
+    """Every release of which no message was taken, in the order written."""
+    heard = {(each.update_id, each.audience) for each in said(story.told)}
+    return tuple(
+        Unsaid(update.id, row.audience, row.state == "stopped")
+        for update in story.updates
+        for row in story.releases.get(update.id, ())
+        if row.released_at is not None and (update.id, row.audience) not in heard
+    )
+
+
 def _said(story: Story) -> Iterable[Entry]:
     for each in said(story.told):
         name = story.called(each.update_id)
@@ -358,10 +378,18 @@ def _missed(story: Story, *, now: datetime, clock: Clock) -> Iterable[Entry]:
 
 
 def minutes(span: timedelta) -> str:
-    """A span as people say it: 2 h 5 min, 3 min 20 s."""
-    hours, rest = divmod(round(span.total_seconds()), 3600)
-    parts = [(hours, "h"), (rest // 60, "min"), (0 if hours else rest % 60, "s")]
-    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
+    """A span as people say it, by its two largest units: 2 h 5 min, 3 min 20 s."""
+    if span < timedelta(seconds=1):
+        return "under a second"
+    whole = round(span.total_seconds())
+    parts = [
+        (whole // 86_400, "d"),
+        (whole % 86_400 // 3_600, "h"),
+        (whole % 3_600 // 60, "min"),
+        (whole % 60, "s"),
+    ]
+    first = next(place for place, (number, _) in enumerate(parts) if number)
+    return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number)
 
 
 # --- promises ---------------------------------------------------------------------------

@@ -201,7 +201,7 @@ def _audience(
         parts.append(_in_time(rule.reach_by, first, stretches, opened=opened))
     if people is not None and people.people > people.left_out:
         due = people.people - people.left_out
-        why = f"{people.told:,} of {due:,} people were told"
+        why = f"told {people.told:,} of {due:,} times, each person once per update"
         parts.append(Part("People reached", REACHED * people.told / due, REACHED, why))
     clocks = [check for check in checks if check.kept is not None and check.name != _REACH_BY]
     if clocks:
@@ -223,7 +223,7 @@ def _in_time(
         return Part("Told in time", 0.0, IN_TIME, f"nobody was told within {minutes(wanted)}")
     of_first = [each for each in stretches if each.update_id == first.update_id]
     share = min(1.0, told_by(of_first, opened + wanted) / first.told)
-    why = f"{share:.0%} of the first update was accepted within {minutes(wanted)} of the opening"
+    why = f"{share:.0%} of the first update's messages left within {minutes(wanted)} of the opening"
     return Part("Told in time", IN_TIME * share, IN_TIME, why)
 
 

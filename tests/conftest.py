@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from dispatcher.embedded import Addresses
 from dispatcher.ledger import migrations
@@ -25,6 +27,25 @@ MASTER_KEY = "5ea1" * 16
 def database_named(url: str, name: str) -> str:
     """The same server's database of another name."""
     return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+HOUSES = ("browser", "chaos", "stories")
+
+
+class ByHouse(LoadScopeScheduling):  # type: ignore[misc]
+    """Tests of a folder that keeps a house follow one another on one process; the rest are free.
+
+    xdist's own groups are no more than a suffix of a test's id, which pytest 9.2 no longer takes.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = nodeid.removeprefix("tests/").partition("/")[0]
+        return folder if folder in HOUSES else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByHouse:
+    return ByHouse(config, log)
 
 
 @pytest.fixture(scope="session")

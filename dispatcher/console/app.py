@@ -1,5 +1,6 @@
 """The console as an app of its own: its rooms, its files, and what it answers when it refuses."""
 
+import re
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -110,9 +111,24 @@ def _install_refusals(app: FastAPI) -> None:
 
 def _teller(status: int, title: str) -> Handler:
     async def tell(request: Request, error: Exception) -> Response:
-        return _refusal(request, status, title, *_reasons(error))
+        return _refusal(request, status, title, *_reasons(error), onward=_where(request, status))
 
     return tell
+
+
+_PLACES = (
+    (re.compile(r"/console(/updates/[0-9a-f-]{36})/"), "Back to the update"),
+    (re.compile(r"/console(/incidents/INC-[0-9]+)/"), "Back to the incident"),
+)
+
+
+def _where(request: Request, status: int) -> tuple[str, str] | None:
+    """What a refused form was about: there it is seen how things stand now."""
+    if request.method == "POST" and status != 404:
+        for place, words in _PLACES:
+            if found := place.match(request.url.path):
+                return found[1], words
+    return None
 
 
 _TITLES: dict[type[Exception], tuple[int, str]] = {
@@ -173,7 +189,6 @@ def _refusal(
         title=title,
         reasons=reasons,
         onward=onward,
-        back=request.headers.get("referer", "") if request.method == "POST" else "",
     )
 
 

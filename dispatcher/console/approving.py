@@ -199,6 +199,7 @@ def _hub_page(
     status: int = 200,
     errors: Sequence[tuple[str, str]] = (),
     typed: dict[str, str] | None = None,
+    chosen: Sequence[str] | None = None,
 ) -> Response:
     # Locking reads: what is shown together is of one moment.
     with services.ledger.transaction() as work:
@@ -223,14 +224,23 @@ def _hub_page(
         break_word=BREAK_GLASS,
         errors=errors,
         typed=typed or {},
+        chosen=chosen,
     )
 
 
 def _again(post: Post, wanted: str, errors: Sequence[tuple[str, str]]) -> Response:
     """The page once more with what was wrong; nothing that was typed is lost."""
     typed = {name: post.form.get(name) for name in ("reason", "word", "why")}
+    chosen = post.form.all("audiences") if "choosing" in post.form else None
     return _hub_page(
-        post.request, post.services, post.visitor, wanted, status=422, errors=errors, typed=typed
+        post.request,
+        post.services,
+        post.visitor,
+        wanted,
+        status=422,
+        errors=errors,
+        typed=typed,
+        chosen=chosen,
     )
 
 
@@ -327,14 +337,17 @@ def approve(update: str, post: Approver) -> Response:
     """Approve exactly the content that was shown, each sensitive claim by its own tick."""
     wanted = update_id(update)
     incident = _incident(post, wanted)
-    errors = _confirmed(post, incident)
     with post.services.ledger.transaction() as reading:
         claims = hub_of(post.services, reading.conn, wanted).claims
+    # Nobody ticked is nobody, not everybody.
+    nobody = "choosing" in post.form and not post.form.all("audiences")
+    errors = [("audiences", "Tick for whom you approve it, or return it")] if nobody else []
     errors += [
         (f"claim.{claim.kind}", f"Confirm by a tick: {claim.question}")
         for claim in claims
         if post.form.get(f"claim.{claim.kind}") != "yes"
     ]
+    errors += _confirmed(post, incident)
     if errors:
         return _again(post, wanted, errors)
 

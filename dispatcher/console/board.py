@@ -34,6 +34,8 @@ SLICES: Sequence[tuple[str, str, str, tuple[str, ...]]] = (
     ("failed", "failed", "bad", ("failed",)),
     ("left_out", "not sent", "off", ("skipped", "spared", "superseded", "expired", "stopped")),
 )
+NO_CHANNEL = "c.none"
+"""The line of those whom no channel of the update leads to: a row each."""
 _GONE = ("accepted", "delivered", "failed", "unknown")
 
 
@@ -46,6 +48,7 @@ class Line:
     planned: int
     delivered: int
     slices: Mapping[str, int]
+    stopped: int = 0
     rate: float = 0.0
     left: float | None = None
 
@@ -55,8 +58,24 @@ class Line:
         return [(words, self.slices[key], colour, key) for key, words, colour, _ in SLICES]
 
     @property
-    def unsent(self) -> int:
-        return self.slices["waiting"]
+    def label(self) -> str:
+        """Its name with how many there are: people, where no channel leads to them."""
+        if self.key == NO_CHANNEL:
+            return f"{self.name}, {views.people(self.planned)}"
+        return f"{self.name}, {views.count(self.planned)} planned"
+
+    @property
+    def moving(self) -> bool:
+        return bool(self.slices["waiting"] or self.slices["leaving"])
+
+    @property
+    def left_words(self) -> str:
+        """The time left, as far as it can be told; empty where nothing is ever sent."""
+        if self.key == NO_CHANNEL:
+            return ""
+        if not self.moving:
+            return "stopped" if self.stopped else "nothing waits"
+        return _about(self.left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +103,7 @@ class View:
 
     @property
     def moving(self) -> bool:
-        return bool(self.whole.slices["waiting"] or self.whole.slices["leaving"])
+        return self.whole.moving
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -98,9 +117,9 @@ class View:
     def left_words(self) -> str:
         if self.state is Stand.PLANNING:
             return "still being planned"
-        if not self.moving:
-            return "nothing waits"
-        return _about(self.whole.left)
+        if self.state is Stand.STOPPED and not self.moving:
+            return "stopped"
+        return self.whole.left_words
 
     @property
     def rate_words(self) -> str:
@@ -119,12 +138,17 @@ def _slow(rate: float) -> str:
     return f"{rate * 60:,.0f} a minute" if rate > 0 else "none just now"
 
 
+def _channel(name: str) -> str:
+    return reasons.NO_WAY if f"c.{name}" == NO_CHANNEL else reasons.channel(name)
+
+
 def _line(key: str, name: str, counts: Mapping[str, int], planned: int) -> Line:
     return Line(
         key=key,
         name=name,
         planned=planned,
         delivered=counts["delivered"],
+        stopped=counts["stopped"],
         slices={slice: sum(counts[state] for state in states) for slice, _, _, states in SLICES},
     )
 
@@ -217,7 +241,7 @@ class Board:
         titles = {name: rule.title for name, rule in self._services.packs.audiences.items()}
         channels = tuple(
             replace(
-                _line(f"c.{name}", reasons.channel(name), counts, counts["planned"]),
+                _line(f"c.{name}", _channel(name), counts, counts["planned"]),
                 rate=rates.get(name, 0.0),
                 left=left.get(name),
             )
@@ -256,7 +280,7 @@ def live(view: View, *, zone: str) -> dict[str, object]:
         numbers[f"{line.key}.planned"] = views.count(line.planned)
         numbers[f"{line.key}.delivered"] = views.count(line.delivered)
         if line.key.startswith("c."):
-            numbers[f"{line.key}.left"] = line_left(line)
+            numbers[f"{line.key}.left"] = line.left_words
     return {
         "state": view.state.value,
         "shape": shape(view),
@@ -271,13 +295,6 @@ def shape(view: View) -> str:
     """Changes when rows come or go, or the state does: then the page is fetched again."""
     keys = [line.key for line in (*view.channels, *view.audiences)]
     return " ".join([view.state.value, *keys])
-
-
-def line_left(line: Line) -> str:
-    """A channel's time left in words."""
-    if not line.slices["waiting"] and not line.slices["leaving"]:
-        return "nothing waits"
-    return _about(line.left)
 
 
 def spoken(view: View) -> str:

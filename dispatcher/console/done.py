@@ -18,16 +18,19 @@ SAID: Mapping[str, tuple[str, str]] = {
     # A kind of notice, and the sentence in it.
     "saved": ("good", "Saved as a draft. Nobody has been told."),
     "submitted": ("good", "Submitted. Nobody has been told yet."),
-    "sent": ("good", "Submitted. What needs no approval is going out now."),
+    "sent": ("good", "Submitted. What needs no approval is released: watch it go out."),
     "returned": ("good", "Returned to its author, with your reason. Nobody was told."),
     "approved": ("good", "Approved. It goes out when somebody releases it."),
-    "approved-sent": ("good", "Approved and released: the messages are going out now."),
-    "released": ("good", "Released: the messages are going out now."),
+    "approved-sent": ("good", "Approved and released: watch it go out."),
+    "released": ("good", "Released: watch it go out."),
     "forced": ("warn", "Released without approval. It is on record, with your reason."),
     "withdrawn": ("good", "Withdrawn. What was not released will not be sent."),
     "reopened": ("good", "This incident is open again."),
     "signed-out": ("good", "You are signed out."),
-    "lost": ("warn", "Your session had ended, so what you just sent was not done. Sign in again."),
+    "lost": (
+        "warn",
+        "Your session had ended, so what you just sent was not done. Sign in, then do it again.",
+    ),
 }
 
 

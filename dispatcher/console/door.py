@@ -237,7 +237,9 @@ def still_here(services: Services, who: Visitor) -> bool:
 
 def _way_back(request: Request) -> str:
     if request.method != "GET":
-        return ROOT + "/"
+        # To where the form stood, as the browser says: a path of our own, or the start.
+        form = urlsplit(request.headers.get("referer", ""))
+        return ROOT + own_path(f"{form.path}?{form.query}" if form.query else form.path)
     query = f"?{request.url.query}" if request.url.query else ""
     return f"{request.url.path}{query}"
 

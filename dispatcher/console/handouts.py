@@ -1,7 +1,8 @@
 """What is printed for people at a counter or on the phone: the store notice, the call brief.
 
-Only words that were released, and confirmed facts that were released and stand. A notice whose
-words carry a fact that was taken back since is not shown. Owns which words those are.
+Only words of which a message left, and facts that were told so and stand. What was released and
+stopped before anything left was told to nobody. A notice whose words carry a fact that was taken
+back since is not shown. Owns which words those are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,8 @@ from dispatcher.incidents import Confidence, Fact, FactKind, Incident, Phase, li
 from dispatcher.ledger import accounts, incidents, updates
 from dispatcher.ledger.accounts import SentMessage
 from dispatcher.ledger.connection import Connection
-from dispatcher.ledger.updates import UpdateRow
+from dispatcher.ledger.said import Reached, reached
+from dispatcher.ledger.updates import ReleaseRow, UpdateRow
 from dispatcher.rendering import Statement
 from dispatcher.rendering.speech import Speech
 from dispatcher.rendering.traces import untraced
@@ -51,37 +53,77 @@ class Sheet:
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """The newest update that an audience was released, with its words there."""
+    """The newest update that an audience was told, with its words there.
+
+    `reached` says how far it came; `stopped_at` when it was stopped, if it still is. `newer` is
+    one that was released since, and of which nothing has left.
+    """
 
     row: UpdateRow
     number: int
     released_at: datetime
     messages: tuple[SentMessage, ...]
     taken_back: bool
+    reached: Reached
+    stopped_at: datetime | None
+    newer: int | None
 
 
 def latest(conn: Connection, incident: Incident, audience: str) -> Latest | None:
-    """The newest update that went to an audience; None if nothing did."""
+    """The newest update that an audience was told; None if it was told nothing."""
     rows = updates.of_incident(conn, incident.id)
-    releases = accounts.releases(conn, incident.id)
+    told = heard(conn, incident, audience)
     withdrawn = {
         fact.id for fact in incidents.standing(conn, incident.id) if fact.withdrawn_by is not None
     }
+    newer: int | None = None
     for number, row in reversed(list(enumerate(rows, 1))):
-        released = [
-            each.released_at
-            for each in releases.get(row.id, ())
-            if each.audience == audience and each.released_at is not None
-        ]
-        if released:
-            messages = tuple(
-                each
-                for each in accounts.sent_messages(conn, incident.id, audiences=[audience])
-                if each.update_id == row.id
-            )
-            told = {fact for each in messages for fact in each.facts}
-            return Latest(row, number, released[0], messages, bool(told & withdrawn))
+        found = told.get(row.id)
+        if found is None:
+            continue
+        release, reached_ = found
+        if not _counts(release, reached_):
+            newer = newer or number
+            continue
+        messages = tuple(
+            each
+            for each in accounts.sent_messages(conn, incident.id, audiences=[audience])
+            if each.update_id == row.id
+        )
+        facts = {fact for each in messages for fact in each.facts}
+        return Latest(
+            row,
+            number,
+            release.released_at or row.stated_at,
+            messages,
+            bool(facts & withdrawn),
+            reached_,
+            release.stopped_at if release.state == "stopped" else None,
+            newer,
+        )
     return None
+
+
+def heard(
+    conn: Connection, incident: Incident, audience: str
+) -> dict[str, tuple[ReleaseRow, Reached]]:
+    """Each update that was released to an audience, with how far it came there."""
+    went = reached(conn, incident.id, audience)
+    return {
+        update_id: (row, went.get(update_id, Reached(0, 0, 0)))
+        for update_id, rows in accounts.releases(conn, incident.id).items()
+        for row in rows
+        if row.audience == audience and row.released_at is not None
+    }
+
+
+def _counts(release: ReleaseRow, went: Reached) -> bool:
+    """Whether an audience was told by an update: something left, or there is nobody to send to.
+
+    Where the list holds nobody for an audience, what is printed is all that tells it.
+    """
+    nobody = release.planned_at is not None and release.state == "released" and not went.planned
+    return went.left or nobody
 
 
 def sheet(message: SentMessage, direction: str, *, signed: Sequence[str]) -> Sheet:
@@ -174,7 +216,7 @@ class Brief:
 
 
 def brief(services: Services, incident: Incident, found: Latest, facts: Sequence[Fact]) -> Brief:
-    """The brief from facts that the counter was released and that stand.
+    """The brief from facts that the counter was told and that stand.
 
     What is confirmed stands apart from what is only believed, which keeps its own caution.
     """
@@ -281,7 +323,7 @@ def brief_page(request: Request, ref: str, services: Desk, who: Known) -> Respon
     with services.ledger.read() as conn:
         incident = find_incident(conn, incident_id(ref))
         found = latest(conn, incident, COUNTER)
-        facts = _released(conn, incident, COUNTER) if found is not None else []
+        facts = _told(conn, incident, COUNTER) if found is not None else []
     words = [each for each in found.messages if each.channel == "email"] if found else []
     return page(
         request,
@@ -297,12 +339,10 @@ def brief_page(request: Request, ref: str, services: Desk, who: Known) -> Respon
     )
 
 
-def _released(conn: Connection, incident: Incident, audience: str) -> list[Fact]:
-    """The facts of updates that an audience was released, in the order stated."""
+def _told(conn: Connection, incident: Incident, audience: str) -> list[Fact]:
+    """The facts of updates that an audience was told, in the order stated."""
     out = {
-        update_id
-        for update_id, rows in accounts.releases(conn, incident.id).items()
-        if any(row.audience == audience and row.released_at is not None for row in rows)
+        update_id for update_id, found in heard(conn, incident, audience).items() if _counts(*found)
     }
     return [
         fact

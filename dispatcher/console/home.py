@@ -106,7 +106,7 @@ def incident_page(request: Request, ref: str, services: Desk, who: Known) -> Res
         drill=incident.drill,
         incident=incident,
         lines=lines[::-1],
-        begun=next((line for line in reversed(lines) if line.begun), None),
+        begun=_begun(who, lines),
         promise=promise,
         live=live,
         past=[fact for fact in facts if live.get(fact.kind) != fact],
@@ -114,6 +114,20 @@ def incident_page(request: Request, ref: str, services: Desk, who: Known) -> Res
         draft_of=_drafted(facts, standing),
         next_phase=next_phase(incident, [line.row for line in lines if line.told]),
     )
+
+
+def _begun(who: Visitor, lines: Sequence[UpdateLine]) -> UpdateLine | None:
+    """The newest update that nobody was told yet; what this person may approve comes first."""
+    found = [line for line in reversed(lines) if line.begun]
+    mine = who.actor.id
+    yours = [
+        line
+        for line in found
+        if any(state == "submitted" for state, _ in line.states)
+        and who.may(Scope.APPROVE)
+        and mine not in (line.row.author, *line.row.editors)
+    ]
+    return next(iter(yours or found), None)
 
 
 def _drafted(facts: Sequence[Fact], standing: Sequence[Fact]) -> frozenset[str]:

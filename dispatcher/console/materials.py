@@ -231,6 +231,40 @@ def overview(services: Services, found: Material, figures: Figures | None) -> tu
 
 
 @dataclass(frozen=True, slots=True)
+class Worst:
+    """What of an update needs a look first: problems, each once, and who would have it too late.
+
+    `first` is the worst problem, in words; `unlike` are texts that do not say the same.
+    """
+
+    errors: int
+    warnings: int
+    unlike: int
+    late: tuple[str, ...]
+    first: str
+
+    @property
+    def none(self) -> bool:
+        return not (self.errors or self.warnings or self.unlike or self.late)
+
+
+def worst(problems: Sequence[Trouble], lines: Iterable[Line], *, unlike: int) -> Worst:
+    """The problems of `troubles` and the lines of `overview` in a few words."""
+    severities = [each.severity for each in problems]
+    return Worst(
+        errors=severities.count(Severity.ERROR),
+        warnings=severities.count(Severity.WARNING),
+        unlike=unlike,
+        late=tuple(
+            line.title
+            for line in lines
+            if line.figures is not None and line.figures.in_time is False
+        ),
+        first=problems[0].message if problems else "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Beside:
     """What stands under a message: its reach, and part by part what was said last."""
 

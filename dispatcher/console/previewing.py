@@ -26,6 +26,7 @@ from dispatcher.console.materials import (
     overview,
     troubles,
     unlike,
+    worst,
 )
 from dispatcher.console.reasons import told
 from dispatcher.console.showing import Shown, example, in_scheme, language
@@ -107,7 +108,7 @@ def preview_page(
         tried = trials.of(conn, wanted, who.person.id)
         shown_audience = _audience(found, audience)
         said = last_said(conn, wanted, shown_audience) if shown_audience else []
-        different = unlike(services, conn, found)
+        numbers = _numbers(services, conn, found, reckoned)
     # A text stands there thrice beside what is new in it and what is gone from it.
     times = 3 if said else 1
     what = _fitting(found, Chosen(shown_audience, channel, locale, view), times=times)
@@ -132,13 +133,11 @@ def preview_page(
         mail_src=_mail_src(found, what.view),
         buttons=_buttons(services, who, found, messages, own),
         own=own,
-        troubles=troubles(services, found.renderings),
-        unlike=different,
         trials=tried,
         trials_open=any(row.state != "done" for row in tried),
         CHANNELS=CHANNELS,
         language=language,
-        **_numbers(services, found, reckoned),
+        **numbers,
     )
 
 
@@ -226,13 +225,21 @@ def _mail_src(found: Material, view: View) -> Callable[[Shown], str]:
     return src
 
 
-def _numbers(services: Services, found: Material, reckoned: Reckoned | None) -> dict[str, Any]:
-    """What the table of figures needs."""
+def _numbers(
+    services: Services, conn: Connection, found: Material, reckoned: Reckoned | None
+) -> dict[str, Any]:
+    """What the figures and the table of them need."""
     current = _current(found, reckoned)
     figures = reckoned.figures if reckoned is not None else None
+    lines = overview(services, found, figures)
+    problems = troubles(services, found.renderings)
+    different = unlike(services, conn, found)
     return {
         "update": found.update,
-        "lines": overview(services, found, figures),
+        "lines": lines,
+        "troubles": problems,
+        "unlike": different,
+        "worst": worst(problems, lines, unlike=len(different)),
         "reckoned": reckoned,
         "current": current,
         "figures": figures,
@@ -260,12 +267,13 @@ def count(update: str, post: Previewer) -> Response:
     with services.ledger.read() as conn:
         found = material(services, conn, wanted)
         reckoned = made or services.reckoning.known(conn, wanted)
+        numbers = _numbers(services, conn, found, reckoned)
     return fragment(
         post.request,
-        "_figures.html",
+        "_counted.html",
         post.visitor,
         status=200 if made is not None else 202,
-        **_numbers(services, found, reckoned),
+        **numbers,
     )
 
 

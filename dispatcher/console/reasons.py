@@ -95,9 +95,13 @@ _CHANNELS: Mapping[str, str] = {
     "email": "Email",
     "push": "Push",
     "social": "Social media",
-    "": "no channel",
+    "": "No channel",
     "none": "No channel",
 }
+
+
+NO_WAY = "No way to reach them with this update"
+"""Whose rows have no channel: no address for any, or another audience's people."""
 
 
 def channel(name: str) -> str:

@@ -24,7 +24,7 @@ from dispatcher.ledger import updates as stored
 from dispatcher.ledger.accounts import SentMessage, Stretch
 from dispatcher.ledger.connection import Connection
 from dispatcher.ledger.shortfalls import Figures
-from dispatcher.recount import Entry, Story, fact_title, fact_words, said, timeline
+from dispatcher.recount import Entry, Story, fact_title, fact_words, said, timeline, unsaid
 from dispatcher.scoring import Headcount, curves, score, waits
 from dispatcher.wiring import Services
 
@@ -302,6 +302,7 @@ def report_file(request: Request, ref: str, services: Desk, board: Shown, who: K
         fact_title=fact_title,
         fact_words=lambda stated: fact_words(stated, moment),
         said=said(story.told),
+        unsaid=unsaid(story),
         wordings=_wordings(services, messages),
         **_pictures(incident, stretches),
         **scored,

@@ -23,7 +23,7 @@ from dispatcher.console.home import called
 from dispatcher.console.tallying import PATIENCE
 from dispatcher.console.views import fragment, page
 from dispatcher.http.events import ProgressFeed, Snapshot
-from dispatcher.http.standing import ProgressShown
+from dispatcher.http.standing import ProgressShown, Stand
 from dispatcher.http.streams import event, event_stream
 from dispatcher.incidents import Incident
 from dispatcher.ledger import accounts, people, shortfalls, updates
@@ -77,6 +77,15 @@ class Watched:
     @property
     def name(self) -> str:
         return f"update {self.number} ({self.row.phase.replace('_', ' ')})"
+
+    @property
+    def uncounted(self) -> tuple[str, ...]:
+        """Audiences that were stopped before anybody of them was counted: planned if resumed."""
+        return tuple(
+            row.audience
+            for row in self.releases
+            if row.state == "stopped" and row.planned_at is None
+        )
 
     def audiences(self, *states: str) -> tuple[str, ...]:
         return tuple(row.audience for row in self.releases if row.state in states)
@@ -151,9 +160,15 @@ def watch_page(request: Request, update: str, services: Desk, board: Shown, who:
         halts=halts,
         paused=paused,
         promise=promise,
-        may_stop=who.may(Scope.RELEASE) and bool(watched.audiences("released")),
+        may_stop=who.may(Scope.RELEASE) and _stoppable(watched, seen["view"]),
         may_resume=who.may(Scope.RELEASE) and bool(watched.audiences("stopped") or paused),
     )
+
+
+def _stoppable(watched: Watched, view: View) -> bool:
+    """Whether a stop could still hold anything back."""
+    over = view.state in (Stand.STOPPED, Stand.COMPLETE, Stand.WITHDRAWN)
+    return bool(watched.audiences("released")) and (view.moving or not over)
 
 
 @router.get("/progress")
@@ -367,6 +382,7 @@ def _asked(
         numbers=dict(sorted(numbers.items(), key=lambda item: -item[1])),
         total=sum(numbers.values()),
         planning=planning,
+        uncounted=set(watched.uncounted) & set(numbers),
         errors=errors,
         may=who.may(Scope.RELEASE),
     )

@@ -288,6 +288,9 @@ def untold(
     with such a row. Looks `LOOKS` times, each time at `BATCHES_AT_ONCE` batches and
     `ROWS_AT_ONCE` rows at most, and ends sooner with the first that finds anybody.
     """
+    if state is None and not _any(conn, update_id, _STATES[group]):
+        # Who shares a contact stands where its row stands: without such a row nobody does.
+        return Untold((), 0, None)
     looked = 0
     for _ in range(LOOKS):
         found = _look(
@@ -353,6 +356,15 @@ def _look(
         # These batches are through: go on behind them.
         ends = (batches[-1] + 1, -1) if more else None
     return Untold(_with_ways(conn, update_id, chosen), looked, ends)
+
+
+def _any(conn: Connection, update_id: str, states: Sequence[str]) -> bool:
+    counters = " + ".join(state for state in STATES if state in states)
+    found = conn.execute(
+        f"SELECT EXISTS (SELECT FROM batch WHERE update_id = %s AND {counters} > 0)".encode(),
+        (update_id,),
+    ).fetchone()
+    return bool(one(found))
 
 
 def _batches(

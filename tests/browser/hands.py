@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -33,6 +34,16 @@ _NAME = """() => {
 }"""
 
 
+_CONTROLS = """(main, names) => names.map(name => {
+    const all = Array.from(main.querySelectorAll(`[name="${name}"]:not([type="hidden"])`));
+    return all.map(e => ({
+        kind: e.tagName === "INPUT" ? e.type : e.tagName.toLowerCase(),
+        value: e.value,
+        checked: !!e.checked,
+    }));
+})"""
+
+
 def unfold(control: Locator) -> None:
     """Open every folded part of the page that holds the control, the outermost first."""
     folded = control.locator("xpath=ancestor::details[not(@open)]")
@@ -41,36 +52,37 @@ def unfold(control: Locator) -> None:
 
 
 def fill_in(page: Page, values: Mapping[str, Sequence[str]]) -> None:
-    """Give each named control of the page's forms its values.
+    """Give each named control of the page's forms its values; what is so already is left alone.
 
     Fails for a name that has no control and for a value that cannot be chosen, so that
     nothing is left out in silence.
     """
-    for name, wanted in values.items():
-        found = page.get_by_role("main").locator(f'[name="{name}"]:not([type="hidden"])')
-        assert found.count(), f"no control {name!r} on {page.url}"
-        unfold(found.first)
-        kind = found.first.evaluate("e => e.tagName === 'INPUT' ? e.type : e.tagName.toLowerCase()")
-        if kind in ("radio", "checkbox"):
-            _choose(found, kind, wanted)
-        elif kind == "select":
-            found.first.select_option(wanted[0])
-        elif kind == "datetime-local":
-            # What a time is typed into has no seconds of its own accord.
-            found.first.fill(wanted[0])
-        else:
-            found.first.fill(wanted[0])
+    main = page.get_by_role("main")
+    shown: list[list[dict[str, Any]]] = main.evaluate(_CONTROLS, list(values))
+    for (name, wanted), controls in zip(values.items(), shown, strict=True):
+        assert controls, f"no control {name!r} on {page.url}"
+        found = main.locator(f'[name="{name}"]:not([type="hidden"])')
+        kind = controls[0]["kind"]
+        if kind not in ("radio", "checkbox"):
+            if controls[0]["value"] != wanted[0]:
+                unfold(found.first)
+                _write(found.first, kind, wanted[0])
+            continue
+        lacking = set(wanted) - {control["value"] for control in controls}
+        assert not lacking, f"no choice {lacking} for {name!r} on {page.url}"
+        for place, control in enumerate(controls):
+            chosen = control["value"] in wanted
+            if chosen is control["checked"] or (kind == "radio" and not chosen):
+                continue
+            unfold(found.nth(place))
+            found.nth(place).set_checked(chosen)
 
 
-def _choose(found: Locator, kind: str, wanted: Sequence[str]) -> None:
-    values: list[str] = found.evaluate_all("all => all.map(e => e.value)")
-    lacking = set(wanted) - set(values)
-    assert not lacking, f"no choice {lacking} among {values}"
-    for place, value in enumerate(values):
-        if value in wanted:
-            found.nth(place).check()
-        elif kind == "checkbox":
-            found.nth(place).uncheck()
+def _write(control: Locator, kind: str, text: str) -> None:
+    if kind == "select":
+        control.select_option(text)
+    else:
+        control.fill(text)
 
 
 @dataclass(frozen=True, slots=True)

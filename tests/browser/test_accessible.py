@@ -56,7 +56,7 @@ def test_no_page_keeps_anybody_out(scene: Scene, looking: Desks) -> None:
     desk = looking(STAFF[Role.ADMIN])
     for path in (*rooms(scene).values(), f"/incidents/{scene.incident}/report"):
         wrong += wrong_on(desk, path)
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_list_of_pages_is_whole(scene: Scene) -> None:

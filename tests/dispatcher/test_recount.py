@@ -9,6 +9,7 @@ import pytest
 
 from dispatcher.audiences import Audience
 from dispatcher.audiences.values import Lane, Reach, Scope
+from dispatcher.console.views import lasting
 from dispatcher.incidents import Fact, Incident
 from dispatcher.ledger.accounts import Act, Stretch, Told
 from dispatcher.ledger.updates import ReleaseRow, UpdateRow
@@ -263,16 +264,20 @@ def test_what_was_said_is_of_all_channels_and_only_what_was_accepted() -> None:
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (0, "0 s"),
+        (0, "under a second"),
+        (0.6, "under a second"),
         (45, "45 s"),
         (60, "1 min"),
         (200, "3 min 20 s"),
         (7500, "2 h 5 min"),
         (7200, "2 h"),
+        (93600, "1 d 2 h"),
     ],
 )
-def test_a_span_in_words(seconds: int, words: str) -> None:
+def test_a_span_in_words(seconds: float, words: str) -> None:
     assert minutes(timedelta(seconds=seconds)) == words
+    # A page has spans by both: one wording.
+    assert lasting(seconds) == words
 
 
 # --- promises ---------------------------------------------------------------------------

@@ -5,7 +5,7 @@
 
   const say = (text) => window.desk && window.desk.announce(text);
 
-  // --- counting: the table is replaced once it was counted -----------------------------
+  // --- counting: the figures and the table are replaced once it was counted -----------------------------
   async function count(form, tries, asked) {
     const said = form.querySelector("[data-count-said]");
     const button = form.querySelector("button");
@@ -27,9 +27,19 @@
       if (asked) button.focus();
       return;
     }
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("figures");
+    const made = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const fresh = made.getElementById("figures");
     if (!fresh) return;
     document.getElementById("figures").replaceWith(fresh);
+    const [stood, overview] = [document, made].map((each) => each.getElementById("overview"));
+    // Whoever stands in the table stands in the same row of the new one.
+    const row = stood.contains(document.activeElement)
+      && document.activeElement.closest("[data-audience]");
+    stood.replaceWith(overview);
+    if (row) {
+      const link = overview.querySelector(`[data-audience="${CSS.escape(row.dataset.audience)}"] a`);
+      if (link) link.focus({ preventScroll: true });
+    }
     // Whoever pressed the button is where it was; nobody else is moved.
     if (asked) fresh.querySelector("[data-count] button").focus();
     if (answer.status === 202 && tries > 0) {

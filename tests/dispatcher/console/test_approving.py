@@ -1,5 +1,6 @@
 """What is decided on an update's own page, by whom, and that it happens once."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -310,3 +311,54 @@ def test_that_it_is_over_is_doubted_while_no_fact_says_so(
 ) -> None:
     update = drafted(console, author, phase="resolved", facts=[fact("restored", percent=75)])
     assert "Is it over?" in console.browser("viewer").get(f"/updates/{update}").text
+
+
+def test_what_was_done_is_said_once_on_the_page_that_follows(
+    console: Console, author: PersonRow, approver: Browser
+) -> None:
+    update = drafted(console, author)
+    browser = console.browser(person=author)
+    decide(browser, update, "submit", revision="1", release="on_approval")
+    assert "Submitted. Nobody has been told yet." in browser.get(f"/updates/{update}").text
+    assert "Submitted. Nobody" not in browser.get(f"/updates/{update}").text
+    fields = {"content_hash": content(console, update), "reason": "Since when?"}
+    decide(approver, update, "return", **fields)
+    assert "Returned to its author" in approver.get(f"/updates/{update}").text
+
+
+def test_a_made_up_word_says_nothing(console: Console, author: PersonRow) -> None:
+    browser = console.browser(person=author)
+    browser.client.cookies.set("done", "paid")
+    page = browser.get("/")
+    assert page.status_code == 200
+    assert "paid" not in page.text
+
+
+def test_nobody_ticked_is_nobody_and_who_was_left_out_stays_so(
+    console: Console, author: PersonRow, approver: Browser
+) -> None:
+    update = submitted(console, author, audiences=["public", "media"])
+    fields = {"content_hash": content(console, update), "sure": "yes", "choosing": "yes"}
+    assert decide(approver, update, "approve", **fields)[0] == 422
+    assert states(console, update) == {"submitted"}
+    shown = approver.get(f"/updates/{update}").text
+    pairs = {"csrf": hidden(shown, "csrf"), "once": hidden(shown, "once")} | fields
+    again = approver.raw(
+        f"/updates/{update}/approve",
+        [*(pairs | {"sure": ""}).items(), ("audiences", "media")],
+    )
+    assert again.status_code == 422
+    assert re.search(r'value="media" checked', again.text)
+    assert not re.search(r'value="public" checked', again.text)
+
+
+def test_a_refused_form_leads_back_to_its_update(
+    console: Console, author: PersonRow, approver: Browser
+) -> None:
+    update = submitted(console, author)
+    shown = approver.get(f"/updates/{update}").text
+    pairs = {"csrf": hidden(shown, "csrf"), "once": hidden(shown, "once")}
+    stale = pairs | {"content_hash": "0" * 64, "sure": "yes"}
+    found = approver.raw(f"/updates/{update}/approve", list(stale.items()))
+    assert found.status_code in (409, 422)
+    assert f'href="/console/updates/{update}">Back to the update</a>' in found.text

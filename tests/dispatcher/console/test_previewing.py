@@ -15,6 +15,7 @@ from dispatcher.ledger.people import OwnAddress, PersonRow
 from dispatcher.ledger.recipients import ContactRow, RecipientRow, importing
 from dispatcher.security.rights import ROLE_SCOPES, Actor, Scope
 from tests.dispatcher.console.conftest import Browser, Console
+from tests.dispatcher.ledger.crowded import Some, filled
 
 FETCHED = {"X-Requested-With": "fetch"}
 
@@ -126,6 +127,17 @@ def customers(console: Console, number: int, kind: str = "phone") -> None:
     ]
     with importing(console.services.ledger) as session:
         session.merge(rows)
+
+
+def sent(console: Console, update: str, audience: str, *, state: str = "accepted") -> None:
+    """As if this update had been planned for an audience and its messages had gone so far."""
+    filled(
+        console.services.ledger,
+        update,
+        [Some(audience, "sms" if audience == "consumers" else "email", state, 1, 3)],
+        began=datetime.now(UTC),
+        took=timedelta(seconds=1),
+    )
 
 
 def shown(page: str) -> str:
@@ -242,6 +254,7 @@ def test_a_page_shows_as_much_as_it_has_room_for(console: Console, browser: Brow
     assert {key.split("/")[1] for key, _ in Parts(page.text).found} == {"push", "sms", "email"}
     assert len(page.content) < 100_000
     release(console, first)
+    sent(console, first, "consumers")
     second = add(console, first, phase="identified", audiences=["consumers"], texts=wordy("Вести"))
     # What is new and what is gone stands beside each text now.
     for asked, channels, locales in (
@@ -269,6 +282,21 @@ def test_problems_say_where_they_are_and_come_first(console: Console, browser: B
     assert "Consumers: SMS in Russian" in text
     lines = re.findall(r'data-audience="([^"]+)"', page.text)
     assert lines == ["consumers", "media"]
+    # The worst stands above the messages, and the table of all audiences below them.
+    above = text.partition("Media Consumers")[0]
+    assert "See them all" in above and "errors : consumers must hear of" in above
+    first = page.text.index('data-message="media/')
+    assert page.text.index("data-worst") < first < page.text.index('data-audience="')
+
+
+def test_languages_of_a_channel_stand_together(console: Console, browser: Browser) -> None:
+    update = drafted(console, audiences=["consumers"])
+    page = browser.get(f"/updates/{update}/preview?audience=consumers").text
+    rows = page.split('<div class="messages">')[1:]
+    found = [re.findall(r'data-message="consumers/(\w+)/(\w+)"', row) for row in rows]
+    channels = [{channel for channel, _ in row} for row in found if row]
+    assert [len(row) for row in found if row] == [4, 4, 4]
+    assert all(len(each) == 1 for each in channels)
 
 
 def test_it_says_what_is_new_since_the_audience_was_told_last(
@@ -277,12 +305,19 @@ def test_it_says_what_is_new_since_the_audience_was_told_last(
     first = drafted(console, audiences=["consumers", "media"])
     assert "has not been told anything" in browser.get(f"/updates/{first}/preview").text
     release(console, first)
+    sent(console, first, "consumers")
     # What goes out now is not what was said before it.
     assert "has not been told anything" in browser.get(f"/updates/{first}/preview").text
     with console.services.ledger.transaction() as work:
         # A draft and what went to others only are not what this audience was told.
         work.conn.execute("UPDATE incident SET status = 'open'")
-    release(console, add(console, first, phase="identified", audiences=["media"]))
+    others = add(console, first, phase="identified", audiences=["media"])
+    release(console, others)
+    sent(console, others, "media")
+    # Nor is what was stopped before anything of it left.
+    unsaid = add(console, first, phase="monitoring", audiences=["consumers"])
+    release(console, unsaid)
+    sent(console, unsaid, "consumers", state="stopped")
     add(console, first, phase="monitoring", audiences=["consumers"])
     last = add(
         console, first, phase="identified", facts=[CALLS, fact("cause", code="software")],
@@ -313,6 +348,8 @@ def test_what_is_not_told_alike_is_shown(console: Console, browser: Browser) -> 
     other = drafted(console, audiences=["consumers"], texts={"message": words})
     text = shown(browser.get(f"/updates/{other}/preview").text)
     assert "Not told alike" in text
+    assert "not told alike over audiences or languages. Look at" in text
+    assert "No problem was found" not in text
     assert "Own words (message) in Spanish Gate 13 is open." in text
     submit(console, other)
     assert "Not told alike" in browser.get(f"/updates/{other}/preview").text
@@ -396,8 +433,13 @@ def test_too_late_is_said_loudly(console: Console, browser: Browser) -> None:
         work.conn.execute(
             "UPDATE reckoning SET figures = jsonb_set(figures, '{audiences,0,seconds}', '9000')"
         )
-    text = shown(browser.get(f"/updates/{update}/preview").text)
-    assert "2 h 30 min too late promised within 2 h" in text
+    page = browser.get(f"/updates/{update}/preview").text
+    assert "2 h 30 min too late promised within 2 h" in shown(page)
+    (said,) = re.findall(r"<p data-worst>(.*?)</p>", page)
+    assert (
+        shown(f"<main>{said}").split(">")[-1].strip() == "Too late for Consumers. See by how much"
+    )
+    assert page.index("data-worst") < page.index("data-message")
 
 
 # --- test sends --------------------------------------------------------------------------

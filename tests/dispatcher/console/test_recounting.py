@@ -261,8 +261,8 @@ def test_a_drill_is_scored_by_audience(console: Console) -> None:
     at.count()
     said = text(at.page("score"))
     # Ten minutes to the first word, all by the quarter of an hour: only people were missed.
-    assert "Consumers" in said and "90 of 93 people were told" in said
-    assert "100% of the first update was accepted within 2 h of the opening" in said
+    assert "Consumers" in said and "told 90 of 93 times, each person once per update" in said
+    assert "100% of the first update's messages left within 2 h of the opening" in said
     assert re.search(r"Regulators and agencies \d+ of 100 10 min", said)
 
 
@@ -283,6 +283,9 @@ def test_an_incident_of_which_nobody_heard_can_be_recounted(console: Console) ->
 
 def test_the_notice_shows_the_released_words_in_the_chosen_languages(console: Console) -> None:
     at = desk(console, SCOPE)
+    # Released is not told.
+    assert "no message has left" in text(at.page("notice"))
+    at.tell(at.first, *TOLD)
     page = at.page("notice?lang=en&lang=ar")
     sheets = re.findall(r'<article class="sheet[^"]*" lang="(\w+)" dir="(\w+)">', page)
     assert sorted(sheets) == [("ar", "rtl"), ("en", "ltr")]
@@ -299,6 +302,7 @@ def test_the_notice_shows_the_released_words_in_the_chosen_languages(console: Co
 
 def test_a_notice_is_not_printed_once_its_words_were_taken_back(console: Console) -> None:
     at = desk(console, CAUSE)
+    at.tell(at.first, *TOLD)
     ((cause,),) = console.rows("SELECT id::text FROM fact WHERE stated ->> 'kind' = 'cause'")
     assert "<article" in at.page("notice")
     at.add(phase="correction", withdraws=[cause], audiences=["media"])
@@ -324,6 +328,8 @@ def test_the_brief_tells_what_is_known_believed_unknown_and_not_to_be_said(
     console: Console,
 ) -> None:
     at = desk(console, CAUSE, SCOPE)
+    assert "Nothing to print yet." in at.page("brief")
+    at.tell(at.first, *TOLD)
     said = text(at.page("brief"))
     parts = re.split(
         r"(Emergency calls: 911|What we know|What we believe, and may change|"
@@ -342,6 +348,7 @@ def test_the_brief_tells_what_is_known_believed_unknown_and_not_to_be_said(
 
 def test_the_brief_leaves_out_what_was_not_released_to_the_counter(console: Console) -> None:
     at = desk(console)
+    at.tell(at.first, *TOLD)
     with console.services.ledger.transaction() as work:
         console.services.updates.add(
             work,
@@ -353,8 +360,72 @@ def test_the_brief_leaves_out_what_was_not_released_to_the_counter(console: Cons
     assert "74,000" not in at.page("brief")
     at.add(phase="identified", facts=[SCOPE], audiences=["media"])
     assert "74,000" not in at.page("brief")
-    at.add(phase="identified", facts=[SCOPE])
+    last = at.add(phase="identified", facts=[SCOPE])
+    assert "74,000" not in at.page("brief")
+    at.tell(last, Some("care-and-retail", "email", "accepted", 1, 5))
     assert "74,000" in at.page("brief")
+
+
+def stop(at: Desk, outcome: Outcome, audience: str) -> None:
+    with at.console.services.ledger.transaction() as work:
+        work.conn.execute(
+            "UPDATE release SET state = 'stopped', stopped_by = 'key:x', stopped_at = now()"
+            " WHERE update_id = %s AND audience = %s",
+            (outcome.update_id, audience),
+        )
+
+
+def test_what_was_stopped_before_a_message_left_is_not_printed(console: Console) -> None:
+    at = desk(console)
+    at.tell(at.first, *TOLD)
+    last = at.add(phase="identified", facts=[SCOPE])
+    at.tell(
+        last,
+        Some("consumers", "push", "stopped", 1, 90),
+        Some("care-and-retail", "email", "stopped", 1, 5),
+    )
+    for audience in ("consumers", "care-and-retail"):
+        stop(at, last, audience)
+    for name in ("notice", "brief"):
+        page = at.page(name)
+        assert "<article" in page and "74,000" not in page, name
+        assert "Update 2 is newer, but no message of it has left" in text(page), name
+    assert "The words of update 1 (investigating)" in text(at.page("notice"))
+
+
+def test_what_was_stopped_on_the_way_says_how_far_it_came(console: Console) -> None:
+    at = desk(console)
+    at.tell(at.first, *TOLD)
+    last = at.add(phase="identified", facts=[SCOPE])
+    at.tell(
+        last,
+        Some("consumers", "push", "accepted", 1, 7),
+        Some("consumers", "push", "unknown", 8, 9),
+        Some("consumers", "push", "stopped", 10, 90),
+    )
+    stop(at, last, "consumers")
+    said = text(at.page("notice"))
+    assert "The words of update 2 (identified)" in said
+    assert "7 of 90 messages had gone out, and 2 more may have." in said
+
+
+def test_the_report_says_of_which_update_nobody_was_told(console: Console) -> None:
+    at = desk(console)
+    at.tell(at.first, *TOLD)
+    last = at.add(phase="identified", facts=[SCOPE], audiences=["consumers"])
+    at.tell(last, Some("consumers", "push", "stopped", 1, 90))
+    stop(at, last, "consumers")
+    said = text(at.page("report"))
+    told = "Update 2 (identified), Consumers: stopped before a provider had taken a message"
+    assert told in said
+    assert "Update 1 (investigating), Consumers: " not in said
+
+
+def test_where_nobody_can_be_sent_to_the_paper_is_what_tells_them(console: Console) -> None:
+    at = desk(console, SCOPE)
+    at.tell(at.first, Some("consumers", "push", "accepted", 1, 7))
+    page = text(at.page("brief"))
+    assert "74,000" in page and "nobody has read these words unless you pass them on" in page
 
 
 @pytest.mark.parametrize("name", ["timeline", "report", "score", "notice", "brief"])

@@ -73,6 +73,17 @@ def test_who_signs_in_gets_where_they_wanted_by_a_new_session(room: Room) -> Non
     assert room.acts() == [(f"person:{room.id_of('ada')}", "sign_in")]
 
 
+def test_a_form_sent_too_late_says_so_and_leads_back_to_its_page(room: Room) -> None:
+    browser = room.browser()
+    for stood, back in (
+        (f"{browser.base_url}/console/account?x=1", "%2Fconsole%2Faccount%3Fx%3D1"),
+        ("https://elsewhere.example/console//evil", "%2Fconsole%2F"),
+    ):
+        sent = browser.form("/account/self", {}, referer=stood)
+        assert sent.headers["location"] == f"/console/sign-in?next={back}"
+        assert "what you just sent was not done" in browser.get(sent.headers["location"]).text
+
+
 def test_the_cookie_is_for_this_site_and_no_script(room: Room) -> None:
     room.person("ada")
     plain = cookies(room.browser().sign_in("ada"))

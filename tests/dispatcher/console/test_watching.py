@@ -381,6 +381,73 @@ def test_live_numbers_are_those_of_the_page(console: Console) -> None:
     assert set(re.findall(r'id="bar-([^"]+)"', page)) == set(bars)
 
 
+STOPPED = Said(
+    [
+        Some("media", "sms", "accepted", 1, 8),
+        Some("media", "sms", "stopped", 9, 140),
+        Some("media", "none", "skipped", 141, 143, "no_contact"),
+    ],
+    state="stopped",
+)
+
+
+def test_what_was_stopped_is_not_through_and_nobody_is_a_channel(console: Console) -> None:
+    update = shown(console, STOPPED)
+    page = console.browser("viewer").get(f"/updates/{update}/watch").text
+    said = text(page)
+    by_channel = said[said.index("By channel") : said.index("By audience")]
+    assert by_channel.count("Time left: stopped") == 1
+    assert "No way to reach them with this update, 3 people" in by_channel
+    assert by_channel.count("Time left") == 1 and "None" not in by_channel
+    assert re.search(r'id="left">stopped<', page)
+    with console.services.ledger.read() as conn:
+        found = live(_board(console).view(conn, update), zone="UTC")
+    numbers = found["numbers"]
+    assert isinstance(numbers, dict)
+    assert numbers["c.sms.left"] == numbers["left"] == "stopped"
+
+
+def test_who_was_stopped_before_being_counted_is_in_no_number_and_said_to_be(
+    console: Console,
+) -> None:
+    said = Said(
+        [Some("media", "sms", "accepted", 1, 8), Some("partners", "email", "accepted", 1, 2)]
+    )
+    update = shown(console, said)
+    counted(console, update)
+    with console.services.ledger.transaction() as work:
+        work.conn.execute(
+            "UPDATE release SET state = 'stopped', planned_at = NULL WHERE audience = 'partners'"
+        )
+        for table in ("delivery", "batch", "planned"):
+            work.conn.execute(
+                f"DELETE FROM {table} WHERE update_id = %s" + (" AND channel = 'email'"),
+                (update,),
+            )
+    counted(console, update)
+    browser = console.browser("approver")
+    watch = text(browser.get(f"/updates/{update}/watch").text)
+    untold = text(browser.get(f"/updates/{update}/untold").text)
+    for page in (watch, untold):
+        assert "Partners and industry bodies : stopped before anybody was counted" in page
+    assert "Time left stopped" in watch
+    # Nothing is left to stop, and a resume is more than nothing.
+    assert "Stop…" not in watch and "Resume…" in watch
+    assert "nothing more is under way: nobody , as of" in untold
+    resume = text(browser.get(f"/updates/{update}/resume").text)
+    assert "its messages will be made and sent" in resume and "0 messages" not in resume
+    assert "0 to send" not in resume
+
+
+def test_who_has_no_channel_is_listed_as_such(console: Console) -> None:
+    update = shown(console, STOPPED)
+    said = text(
+        console.browser("viewer").get(f"/updates/{update}/untold?reason=skipped.no_contact").text
+    )
+    assert "No channel : No address for any channel of this audience" in said
+    assert "None" not in said.partition("None among")[0]
+
+
 # --- counting in the background ---------------------------------------------------------
 
 

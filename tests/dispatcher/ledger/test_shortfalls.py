@@ -1,8 +1,10 @@
 """Who was not told and why: counted whole, and looked through a page at a time."""
 
+import pytest
+
 from dispatcher.ledger import shortfalls
 from dispatcher.ledger.connection import Ledger
-from dispatcher.ledger.shortfalls import Figures, Group, People
+from dispatcher.ledger.shortfalls import Figures, Group, People, Untold
 from tests.dispatcher.ledger.crowded import Said, Some, opened, told
 
 
@@ -177,6 +179,19 @@ def test_a_page_looks_at_a_bounded_number_of_rows(ledger: Ledger) -> None:
         second = shortfalls.untold(conn, update, after=first.after)
     assert [person.recipient for person in second.people] == ["media-5000"]
     assert second.after is None
+
+
+@pytest.mark.parametrize("group", [Group.WAITING, Group.DOUBT, Group.LEFT_OUT])
+def test_a_group_that_no_row_is_of_is_known_to_be_empty_at_once(
+    ledger: Ledger, group: Group
+) -> None:
+    # Skipped rows may share a contact that waits, but not where none waits at all: more batches
+    # than one page looks into need not be looked into.
+    many = shortfalls.LOOKS * shortfalls.BATCHES_AT_ONCE + 10
+    skipped = Some("media", "sms", "skipped", 1, many, "suppressed")
+    update = told(ledger, opened(ledger), Said([skipped], batch=1))
+    with ledger.read() as conn:
+        assert shortfalls.untold(conn, update, group=group) == Untold((), 0, None)
 
 
 def test_what_waits_is_told_by_sender_but_not_what_is_halted(ledger: Ledger) -> None:
