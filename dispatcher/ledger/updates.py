@@ -325,10 +325,15 @@ class Promise:
 
 
 def promised(conn: Connection, incident_id: str) -> Promise | None:
-    """The promise that stands: that of the newest update that anybody was told of."""
+    """The promise that stands: that of the newest update that people are told, or were.
+
+    One that was stopped before a message of it left has promised nothing to anybody.
+    """
     row = conn.execute(
         "SELECT u.next_update_at, u.id::text FROM incident_update u WHERE u.incident_id = %s"
-        " AND EXISTS (SELECT FROM release r WHERE r.update_id = u.id AND r.released_at IS NOT NULL)"
+        " AND (EXISTS (SELECT FROM release r WHERE r.update_id = u.id AND r.state = 'released')"
+        " OR EXISTS (SELECT FROM batch b WHERE b.update_id = u.id"
+        "  AND b.sending + b.accepted + b.delivered + b.unknown > 0))"
         " ORDER BY u.id DESC LIMIT 1",
         (incident_id,),
     ).fetchone()

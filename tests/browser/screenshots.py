@@ -21,9 +21,9 @@ from tests.stories.house import living
 
 FOLDER = Path(__file__).parents[2] / "docs" / "console"
 WIDTHS = (320, 768, 1440)
-TALLEST = 2_400
+TALLEST = 2_000
 """Pixels of height that a picture shows at most: the rest of a long list says nothing new."""
-QUALITY = 60
+QUALITY = 45
 DARK = {"home", "update-waiting", "watch", "preview", "write", "drill"}
 
 

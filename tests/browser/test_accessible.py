@@ -42,6 +42,9 @@ def wrong_on(desk: Desk, path: str) -> list[str]:
     found += [f"in the dark, {line}" for line in audit(page, ["color-contrast"])]
     page.emulate_media(color_scheme="light")
     page.set_viewport_size(NARROW)
+    # As high as the page: what sticks to the window's edge then covers nothing.
+    whole: int = page.evaluate("() => document.documentElement.scrollHeight")
+    page.set_viewport_size({"width": 320, "height": whole})
     found += [f"in the narrow, {line}" for line in audit(page, ["target-size"])]
     if over := overflow(page):
         found.append(f"{over} px wider than a window of 320")

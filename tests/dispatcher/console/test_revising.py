@@ -179,3 +179,17 @@ def test_audiences_that_wait_are_withdrawn_while_others_are_told(
     assert {rows[name] for name in held} == {"withdrawn"}
     assert "released" in rows.values()
     assert whole is not None and whole.withdrawn_at is None
+
+
+def test_what_was_stopped_before_anything_left_has_promised_nothing(
+    console: Console, author: PersonRow, desk: Desk
+) -> None:
+    soon, later = (datetime.now(UTC) + timedelta(minutes=minutes) for minutes in (30, 90))
+    first = drafted(console, author, next_update_at=soon)
+    desk.submit(first, "now")
+    incident = desk.incident_of(first)
+    second = desk.add(incident, facts=[CALLS_LIMITED], next_update_at=later, release="now")
+    with console.services.ledger.transaction() as work:
+        assert updates.promised(work.conn, incident) == updates.Promise(later, second)
+        console.services.releases.stop(work, second, audiences=None, actor=desk.actor)
+        assert updates.promised(work.conn, incident) == updates.Promise(soon, first)

@@ -254,7 +254,7 @@ def test_who_was_not_told_is_listed_with_every_way(console: Console) -> None:
     waiting = text(browser.get(f"/updates/{update}/untold?group=waiting&audience=partners").text)
     assert re.findall(r"partners-\d+", waiting) == [f"partners-{n}" for n in range(1, 21)]
     none = browser.get(f"/updates/{update}/untold?reason=failed.content").text
-    assert "Nobody more." in none
+    assert "There is nobody in this list." in none
 
 
 def test_the_list_leads_on_by_fifty(console: Console) -> None:
