@@ -157,7 +157,11 @@ class Releases:
             detail={"audiences": released},
         )
         update = updates.get(work.conn, update_id)
-        if update is not None and update.phase == Phase.RESOLVED and incident.status == "open":
+        assert update is not None
+        incidents.withdraw_facts(
+            work.conn, update.withdraws, incident_id=incident.id, update_id=update_id
+        )
+        if update.phase == Phase.RESOLVED and incident.status == "open":
             incidents.set_status(work.conn, incident.id, "resolved")
         work.after_commit(lambda: self._plan(update_id))
         return released

@@ -289,9 +289,6 @@ class Updates:
         _judge_revisable(work.conn, update)
         if release is not None:
             updates.set_release_on_approval(work.conn, update.id, wanted=release != "draft")
-        incidents.withdraw_facts(
-            work.conn, update.withdraws, incident_id=incident.id, update_id=update.id
-        )
         statement = self.statement(work.conn, incident, update)
         renderings = self._renderer.render_all(statement, update.audiences)
         refuse(renderings)

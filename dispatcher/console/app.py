@@ -107,6 +107,7 @@ def _install_refusals(app: FastAPI) -> None:
     for kind, (status, title) in _TITLES.items():
         app.add_exception_handler(kind, _teller(status, title))
     app.add_exception_handler(HTTPException, _no_such_page)
+    app.add_exception_handler(Exception, _broken)
 
 
 def _teller(status: int, title: str) -> Handler:
@@ -195,3 +196,9 @@ def _refusal(
 async def _no_such_page(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
     return _refusal(request, status, "There is no such page", "The address does not lead anywhere.")
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    """What nobody foresaw; the outermost layer logs it."""
+    told = "It was logged, and nothing of what you sent was stored. What is being sent goes on."
+    return _refusal(request, 500, "Something went wrong on our side", told)

@@ -122,15 +122,21 @@ def add_facts(
     ]
 
 
+_LET_GO = (
+    "EXISTS (SELECT FROM release r WHERE r.update_id = {0}.id AND r.released_at IS NOT NULL)"
+    " AND {0}.withdrawn_at IS NULL"
+)
+
+
 def withdraw_facts(
     conn: Connection, fact_ids: Sequence[str], *, incident_id: str, update_id: str
 ) -> list[str]:
     """Mark facts of this incident withdrawn; returns those that were live until now."""
     rows = conn.execute(
-        # What a draft or a withdrawn update takes back still stands: another may take it back.
+        # What an update that was not released takes back still stands: another may take it back.
         "UPDATE fact SET withdrawn_by = %s WHERE incident_id = %s AND id::text = ANY(%s)"
         " AND NOT EXISTS (SELECT FROM incident_update w WHERE w.id = withdrawn_by"
-        "  AND w.submitted_at IS NOT NULL AND w.withdrawn_at IS NULL) RETURNING id::text",
+        f"  AND {_LET_GO.format('w')}) RETURNING id::text",
         (update_id, incident_id, list(fact_ids)),
     ).fetchall()
     return [row[0] for row in rows]
@@ -160,17 +166,16 @@ def facts(conn: Connection, incident_id: str) -> list[Fact]:
 def standing(conn: Connection, incident_id: str, *, update_id: str | None = None) -> list[Fact]:
     """The facts an update may speak of, in the order stated, its own last.
 
-    Those of other updates count once they were submitted: a draft states nothing and takes
-    nothing back.
+    Those of other updates count once they were released: what nobody has let go is said by
+    nobody else, and takes nothing back.
     """
     rows = conn.execute(
         "SELECT f.id::text, f.stated, f.update_id::text,"
-        " CASE WHEN w.withdrawn_at IS NULL AND (w.submitted_at IS NOT NULL"
-        "  OR w.id = %(update)s::uuid) THEN f.withdrawn_by::text END"
+        f" CASE WHEN {_LET_GO.format('w')} OR w.id = %(update)s::uuid THEN f.withdrawn_by::text END"
         " FROM fact f JOIN incident_update u ON u.id = f.update_id"
         " LEFT JOIN incident_update w ON w.id = f.withdrawn_by"
         " WHERE f.incident_id = %(incident)s AND u.withdrawn_at IS NULL"
-        " AND (u.submitted_at IS NOT NULL OR u.id = %(update)s::uuid)"
+        f" AND (u.id = %(update)s::uuid OR {_LET_GO.format('u')})"
         " ORDER BY u.id IS NOT DISTINCT FROM %(update)s::uuid, f.seq",
         {"incident": incident_id, "update": update_id},
     ).fetchall()

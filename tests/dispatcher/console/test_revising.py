@@ -100,17 +100,19 @@ def test_a_revision_states_its_own_facts_and_no_more(
     assert [(row.audience, row.state) for row in rows] == [("media", "draft"), ("public", "draft")]
 
 
-def test_another_update_says_nothing_of_what_is_only_drafted(
+def test_another_update_says_nothing_of_what_nobody_has_let_go(
     console: Console, author: PersonRow, desk: Desk
 ) -> None:
     first = drafted(console, author, facts=[CALLS_LIMITED, fact("cause", code="cyberattack")])
     second = desk.add(desk.incident_of(first), facts=[CALLS_LIMITED])
     assert FactKind.CAUSE not in desk.said(second)
     desk.submit(first)
+    assert FactKind.CAUSE not in desk.said(second)
+    desk.submit(first, "now")
     assert FactKind.CAUSE in desk.said(second)
 
 
-def test_a_drafted_correction_takes_nothing_back_until_it_is_submitted(
+def test_a_correction_takes_nothing_back_until_it_is_released(
     console: Console, author: PersonRow, desk: Desk
 ) -> None:
     first = drafted(console, author, facts=[CALLS_LIMITED, fact("cause", code="power")])
@@ -122,8 +124,16 @@ def test_a_drafted_correction_takes_nothing_back_until_it_is_submitted(
     other = desk.add(incident, **correction)
     later = desk.add(incident, facts=[CALLS_LIMITED])
     assert FactKind.CAUSE not in desk.said(one)
-    assert FactKind.CAUSE in desk.said(later)
+    desk.submit(one)
     desk.submit(other)
+    assert FactKind.CAUSE in desk.said(later)
+    approver = acting(console.person("approver"))
+    with console.services.ledger.transaction() as work:
+        row = updates.get(work.conn, one)
+        assert row is not None and row.content_hash is not None
+        console.services.releases.approve(
+            work, one, content_hash=row.content_hash, audiences=None, actor=approver
+        )
     assert FactKind.CAUSE not in desk.said(later)
     with pytest.raises(Invalid):
         desk.add(incident, **correction)
