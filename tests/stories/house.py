@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -54,6 +55,25 @@ PROVIDERS = {
 }
 _PHONES = tuple(itertools.islice(sandbox_only(), 20_000))
 _PAUSE = threading.Event()  # never set: paces the looking at what other processes do
+
+
+def _processes() -> Iterator[tuple[int, int, str]]:
+    """Id, parent and state of every process."""
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
+    )
+    for line in listed.stdout.splitlines():
+        pid, parent, state = line.split()
+        yield int(pid), int(parent), state
+
+
+def _children(parent: int) -> set[int]:
+    return {pid for pid, of, _ in _processes() if of == parent}
+
+
+def _running() -> set[int]:
+    """Those that have not ended; a stopped supervisor leaves ended ones unburied."""
+    return {pid for pid, _, state in _processes() if not state.startswith("Z")}
 
 
 def until(look: Callable[[], T], *, within: float = 40.0, what: str = "it") -> T:
@@ -303,9 +323,12 @@ class House:
     def without_database(self) -> Iterator[None]:
         """PostgreSQL is killed and stays away while the block runs; then the supervisor mends it."""
         pid = self.pid("postgres")
+        serving = _children(pid)
         os.kill(self.stack.pid, signal.SIGSTOP)
         try:
             os.kill(pid, signal.SIGKILL)
+            # Those who serve notice it by themselves, and may answer until they do.
+            until(lambda: not serving & _running(), within=30, what="the end of its processes")
             yield
         finally:
             os.kill(self.stack.pid, signal.SIGCONT)

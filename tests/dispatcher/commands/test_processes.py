@@ -199,7 +199,7 @@ def test_a_busy_worker_ends_cleanly_within_twenty_seconds(
             return progress.read(conn, update_id, services.balances)
 
     # In the middle of a batch: some are told, some are on the way, most still wait.
-    until(lambda: numbers().by_state["sending"] and numbers().by_state["accepted"] > 20)
+    until(lambda: numbers().by_state["sending"] and numbers().by_state["accepted"] > 20, within=80)
     assert numbers().by_state["pending"] > 100
     assert worker.stop() < 20
     assert worker.process.returncode == 0

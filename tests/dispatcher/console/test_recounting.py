@@ -60,6 +60,18 @@ class Desk:
                 actor=self.actor,
             )
 
+    def approve(self, outcome: Outcome) -> None:
+        """Somebody else lets it go."""
+        assert outcome.content_hash is not None
+        with self.console.services.ledger.transaction() as work:
+            self.console.services.releases.approve(
+                work,
+                outcome.update_id,
+                content_hash=outcome.content_hash,
+                audiences=None,
+                actor=acting(self.console.person("approver", "Ben Approver")),
+            )
+
     def tell(self, outcome: Outcome, *rows: Some, began: float = 40, took: float = 10) -> None:
         """As if these had been planned and sent, from `began` minutes ago for `took` minutes."""
         filled(
@@ -305,7 +317,7 @@ def test_a_notice_is_not_printed_once_its_words_were_taken_back(console: Console
     at.tell(at.first, *TOLD)
     ((cause,),) = console.rows("SELECT id::text FROM fact WHERE stated ->> 'kind' = 'cause'")
     assert "<article" in at.page("notice")
-    at.add(phase="correction", withdraws=[cause], audiences=["media"])
+    at.approve(at.add(phase="correction", withdraws=[cause], audiences=["media"]))
     page = at.page("notice")
     ((carries,),) = console.rows(
         "SELECT bool_or(%s::uuid = ANY(facts)) FROM message WHERE audience = 'consumers'"

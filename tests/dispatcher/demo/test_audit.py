@@ -95,6 +95,16 @@ def test_a_second_message_is_a_duplicate(people: Path) -> None:
     assert found(people, held=held).duplicates == 1
 
 
+def test_what_its_key_shows_once_is_no_duplicate_however_often_it_was_sent(people: Path) -> None:
+    rows = {**ROWS, "d": ROWS["d"]._replace(id="4")}
+    held = {**HELD, "d": HELD["d"]._replace(key="4")}
+    again = {"again": Entry("fcm", "F2", "token-d", "z", "4")}
+    findings = found(people, rows=rows, held=held | again)
+    assert (findings.duplicates, findings.covered) == (0, 5)
+    other = {"other": Entry("fcm", "F2", "token-d", "z", "9")}
+    assert found(people, rows=rows, held=held | other).duplicates == 1
+
+
 def test_a_second_inbox_message_is_a_duplicate(people: Path) -> None:
     assert found(people, inboxes={"3": 2}).duplicates == 1
     assert found(people, inboxes={"3": 1, "9": 1}).duplicates == 1
