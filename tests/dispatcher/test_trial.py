@@ -41,7 +41,7 @@ def groups() -> Iterator[str]:
     yield from sorted({name.rpartition("/")[0] for name in TRIAL.names})
 
 
-@pytest.mark.parametrize("folder", groups())
+@pytest.mark.parametrize("folder", list(groups()))
 def test_every_shipped_template_says_in_a_trial_what_it_says_in_production(folder: str) -> None:
     samples = ("nasty", "typical", "minimal")
     for place, name in enumerate(TRIAL.names):
