@@ -11,7 +11,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from dispatcher.acts import Conflict, Invalid, Refused, find_incident, find_update, update_id
+from dispatcher.acts import (
+    Conflict,
+    Invalid,
+    NotFound,
+    Refused,
+    find_incident,
+    find_update,
+    update_id,
+)
 from dispatcher.audiences import Packs
 from dispatcher.claims import Claim, sensitive, unsupported
 from dispatcher.console.door import Desk, Known, Post, Visitor, posting
@@ -97,7 +105,10 @@ class Hub:
 
 def hub_of(services: Services, conn: Connection, wanted: str) -> Hub:
     """An update with all that a decision on it needs. Raises `NotFound`."""
-    update, incident = find_update(conn, wanted)
+    update = updates.get(conn, wanted)
+    if update is None:
+        raise NotFound("no such update")
+    incident = find_incident(conn, update.incident_id)
     releases = updates.releases(conn, update.id)
     facts = incidents.facts(conn, incident.id)
     own = tuple(fact for fact in facts if fact.update_id == update.id)
@@ -201,9 +212,8 @@ def _hub_page(
     typed: dict[str, str] | None = None,
     chosen: Sequence[str] | None = None,
 ) -> Response:
-    # Locking reads: what is shown together is of one moment.
-    with services.ledger.transaction() as work:
-        hub = hub_of(services, work.conn, wanted)
+    with services.ledger.read() as conn:
+        hub = hub_of(services, conn, wanted)
     if hub.reckoned is None and not hub.update.withdrawn_at:
         # It came by the API, or its count was lost: whoever decides has to see a number.
         services.reckoning.soon(wanted, hub.update.revision)
@@ -337,8 +347,8 @@ def approve(update: str, post: Approver) -> Response:
     """Approve exactly the content that was shown, each sensitive claim by its own tick."""
     wanted = update_id(update)
     incident = _incident(post, wanted)
-    with post.services.ledger.transaction() as reading:
-        claims = hub_of(post.services, reading.conn, wanted).claims
+    with post.services.ledger.read() as conn:
+        claims = hub_of(post.services, conn, wanted).claims
     # Nobody ticked is nobody, not everybody.
     nobody = "choosing" in post.form and not post.form.all("audiences")
     errors = [("audiences", "Tick for whom you approve it, or return it")] if nobody else []

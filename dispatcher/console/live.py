@@ -21,6 +21,7 @@ from dispatcher.console.typed import Typed
 from dispatcher.console.views import MAIL_HEADERS, fragment
 from dispatcher.console.writing import REPLACE, outlook_values
 from dispatcher.rendering import Statement
+from dispatcher.rendering.parity import Mismatch, compare_texts
 from dispatcher.security.rights import Scope
 from dispatcher.wiring import Services
 
@@ -74,10 +75,20 @@ def live(post: Typing) -> Response:
         empty=empty,
         readings=drafting.readings(typed, zone=zone, now=now),
         chosen=chosen,
+        unlike=_unlike(services, found),
         messages=_messages(services, values["said"], chosen),
         view="narrow-light",
         **values,
     )
+
+
+def _unlike(services: Services, found: Read) -> list[Mismatch]:
+    """Where the update's own words say different things in different languages."""
+    if found.draft is None:
+        return []
+    organisation = services.packs.organisation
+    words = services.renderer.words
+    return compare_texts(found.draft.texts, words=words, organisation=organisation)
 
 
 def _chosen(services: Services, typed: Typed, found: Read) -> str:

@@ -374,13 +374,6 @@ def sessions(conn: Connection, person_id: str, *, mine: str) -> list[SessionRow]
 # What is changed of them.
 
 
-def set_password(conn: Connection, person_id: str, password_hash: str) -> None:
-    conn.execute(
-        "UPDATE person SET password_hash = %s, failures = 0, locked_until = NULL WHERE id = %s",
-        (password_hash, person_id),
-    )
-
-
 def set_role(conn: Connection, person_id: str, role: Role) -> None:
     conn.execute("UPDATE person SET role = %s WHERE id = %s", (role.value, person_id))
 

@@ -640,3 +640,11 @@ def test_a_filled_form_names_only_fields_of_the_page(author: Browser) -> None:
     )
     filled = forms.fill(incident, read.draft, zone=utc, audiences=("media",))
     assert set(filled.names()) <= known
+
+
+def test_own_words_that_differ_between_languages_are_named_as_one_types(author: Browser) -> None:
+    form = opened(author).put("texts.message.en", "Call 555-0199 after 3 p.m.")
+    same = form.put("texts.message.es", "Llame al 555-0199 después de las 15:00.")
+    assert "differ between languages" not in author.raw("/live", same.fields).text
+    other = form.put("texts.message.es", "Llame al 555-0199 después de las 16:00.")
+    assert "differ between languages" in author.raw("/live", other.fields).text
